@@ -1,0 +1,3 @@
+//! A standalone, durable publish/subscribe server: WebSocket clients speak CBOR to it.
+
+pub mod protocol;

@@ -1,0 +1,1 @@
+//! One bounded pass over a client message: well-formedness, nesting, duplicate keys, envelope.
