@@ -1,3 +1,4 @@
 //! A standalone, durable publish/subscribe server: WebSocket clients speak CBOR to it.
 
+pub mod domain;
 pub mod protocol;

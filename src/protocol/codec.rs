@@ -24,7 +24,11 @@ pub fn decode_request(message: &Bytes) -> Result<Request, Rejection> {
 }
 
 /// Adds the whole unmasked WebSocket frame of `response` to `out`: bare, or as `[request-id, response]`.
-pub fn encode_response(out: &mut BytesMut, request_id: Option<RequestId>, response: &ServerResponse) {
+pub fn encode_response(
+    out: &mut BytesMut,
+    request_id: Option<RequestId>,
+    response: &ServerResponse,
+) {
     let _ = (out, request_id, response);
     todo!()
 }

@@ -71,7 +71,11 @@ impl ClientCommand {
     pub fn is_silent(&self) -> bool {
         !matches!(
             self,
-            Self::GetLogIndex(_) | Self::GetLogEntries(_) | Self::GetSubscription(_) | Self::ListSubscriptions(_) | Self::Ping
+            Self::GetLogIndex(_)
+                | Self::GetLogEntries(_)
+                | Self::GetSubscription(_)
+                | Self::ListSubscriptions(_)
+                | Self::Ping
         )
     }
 }
@@ -95,7 +99,9 @@ pub enum Kind {
 }
 
 /// When `Submitted` is sent and subscribers are served (protocol, section 6).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Durability {
     /// At once; never written.
     Memory,

@@ -65,7 +65,14 @@ impl ErrorCode {
 
     /// Whether the same command may succeed later without anybody changing it.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::RateLimited | Self::LimitReached | Self::LogFull | Self::LogUnavailable | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::RateLimited
+                | Self::LimitReached
+                | Self::LogFull
+                | Self::LogUnavailable
+                | Self::ShuttingDown
+        )
     }
 }
 

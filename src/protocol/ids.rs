@@ -65,7 +65,10 @@ shown_whole!(Epoch);
 impl SubscriptionId {
     /// The id that `name` stands for: version 5 of `infotainer:` + name (protocol, section 2).
     pub fn of_name(name: &str) -> Self {
-        Self(Uuid::new_v5(&NAME_NAMESPACE, format!("infotainer:{name}").as_bytes()))
+        Self(Uuid::new_v5(
+            &NAME_NAMESPACE,
+            format!("infotainer:{name}").as_bytes(),
+        ))
     }
 }
 
@@ -97,7 +100,9 @@ impl fmt::Debug for SessionId {
 
 /// A place in a log: publications are numbered 1, 2, 3, ... without holes. As a *position* it may be 0, which is in front
 /// of the first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Sequence(pub u64);
 
@@ -125,7 +130,9 @@ impl fmt::Display for Sequence {
 }
 
 /// Milliseconds since 1970-01-01 UTC.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

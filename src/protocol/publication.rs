@@ -100,7 +100,9 @@ impl<'a> StoredPublication<'a> {
 }
 
 /// The publications in `bytes`, which hold ready frames back to back; ends behind the first error.
-pub fn stored_publications(bytes: &[u8]) -> impl Iterator<Item = Result<StoredPublication<'_>, NotAPublication>> {
+pub fn stored_publications(
+    bytes: &[u8],
+) -> impl Iterator<Item = Result<StoredPublication<'_>, NotAPublication>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.is_empty() {

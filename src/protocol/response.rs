@@ -4,12 +4,16 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    Durability, Epoch, Kind, PublicationId, Retention, Sequence, ServerError, SessionId, SubscriptionId, Timestamp,
+    Durability, Epoch, Kind, PublicationId, Retention, Sequence, ServerError, SessionId,
+    SubscriptionId, Timestamp,
 };
 
 /// Every response but `Publication`, which is encoded once for all (see [`Publication`](super::Publication)).
 #[derive(Clone, PartialEq, Debug, Serialize)]
-#[allow(missing_docs, reason = "the variants are those of the protocol's table")]
+#[allow(
+    missing_docs,
+    reason = "the variants are those of the protocol's table"
+)]
 pub enum ServerResponse {
     Welcome(Box<Welcome>),
     Subscribed(Box<Subscribed>),
