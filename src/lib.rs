@@ -1,4 +1,5 @@
 //! A standalone, durable publish/subscribe server: WebSocket clients speak CBOR to it.
 
+pub mod datalog;
 pub mod domain;
 pub mod protocol;

@@ -1,0 +1,20 @@
+//! What survives: numbered append-only logs and a small state map, with one commit point, the journal batch.
+//!
+//! Owns the data directory and everything in it. Knows the protocol's stored publications, nothing of actors, sockets or
+//! what the state map's keys and values mean.
+//!
+//! ```text
+//!  DataLog::write ──one batch──> journal ──sealed in the background──> segment (publications)
+//!        │                          │                                  state log (everything else)
+//!        └──────> index <───────────┘                                  catalogue (where all of it is)
+//!                   │
+//!               LogReader
+//! ```
+//!
+//! Invariants: a record that `write` and `sync` returned for is never lost but by damage, and damage is told; nothing that
+//! was acknowledged depends on the catalogue, which can be made again from the other files; every byte read from disk is
+//! checked before it is handed out.
+
+mod types;
+
+pub use types::*;

@@ -1,0 +1,331 @@
+//! The values that travel between the data log and those who use it.
+
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::protocol::{GapCause, PublicationId, Sequence, Timestamp};
+
+/// Store-unique number of one life of a log (a deleted and re-made subscription gets a new number). Never used again.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LogNumber(pub u64);
+
+/// Ready frames of consecutive publications of one log, back to back (see [`crate::protocol::Publication`]).
+///
+/// At most about 64 KiB, unless a single frame is larger. Never empty.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The log they belong to.
+    pub log: LogNumber,
+    /// Sequence of the first.
+    pub first: Sequence,
+    /// Sequence of the last.
+    pub last: Sequence,
+    /// The frames.
+    pub frames: Bytes,
+}
+
+/// One change of what the data log holds. The records of one batch become true together or not at all.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A log exists from here on (its first is 1, its last 0).
+    CreateLog(LogNumber),
+    /// Appended publications.
+    Publications(Chunk),
+    /// Retention: from now on `first` is the oldest kept (at most one above the log's last).
+    Truncate {
+        /// The log.
+        log: LogNumber,
+        /// The oldest kept.
+        first: Sequence,
+    },
+    /// A log is gone, with everything in it.
+    RemoveLog(LogNumber),
+    /// An entry of the state map is set.
+    Put {
+        /// Its key.
+        key: Box<[u8]>,
+        /// Its value.
+        value: Box<[u8]>,
+    },
+    /// An entry of the state map is gone.
+    Delete {
+        /// Its key.
+        key: Box<[u8]>,
+    },
+}
+
+impl Record {
+    /// The most bytes that this record takes in the journal, its share of a batch included.
+    ///
+    /// Sum these against [`Space::guaranteed`]: the sum holds however the records are spread over batches.
+    pub fn encoded_len(&self) -> u64 {
+        const BATCH_SHARE: usize = 48;
+        let body = match self {
+            Self::CreateLog(_) | Self::RemoveLog(_) => 9,
+            Self::Publications(chunk) => 29 + chunk.frames.len(),
+            Self::Truncate { .. } => 17,
+            Self::Put { key, value } => 9 + key.len() + value.len(),
+            Self::Delete { key } => 5 + key.len(),
+        };
+        (BATCH_SHARE + body) as u64
+    }
+}
+
+/// How a data log is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The directory that holds everything. Made if it does not exist.
+    pub data_dir: PathBuf,
+    /// Bytes of one journal file. 32 MiB; smaller ones are for tests.
+    pub journal_size: u64,
+    /// Journals that may wait to be sealed, the current one included, before [`DataLog::write`](crate::datalog) waits. 3.
+    pub max_unsealed: usize,
+    /// Segments of one level that are merged into one. 16.
+    pub merge_at: usize,
+    /// Bytes of memory for the catalogue's cache. 32 MiB.
+    pub sled_cache: u64,
+    /// Told what happens in the background, on the background thread. Must not block.
+    pub events: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl Options {
+    /// What a server uses; events are dropped.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            journal_size: 32 << 20,
+            max_unsealed: 3,
+            merge_at: 16,
+            sled_cache: 32 << 20,
+            events: Arc::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("data_dir", &self.data_dir)
+            .field("journal_size", &self.journal_size)
+            .field("max_unsealed", &self.max_unsealed)
+            .field("merge_at", &self.merge_at)
+            .field("sled_cache", &self.sled_cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the background thread tells.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Room for publications came or went.
+    SpaceChanged(Space),
+    /// Background work hit an error, which has been logged: the data log is no longer in order.
+    Failed(String),
+    /// Something on disk can't be read; it has been logged and set aside.
+    Damage(String),
+}
+
+/// What may still be appended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    /// Bytes ([`Record::encoded_len`]) that will certainly find room, counted from the commit that reported this.
+    pub guaranteed: u64,
+    /// The disk has no room for another journal. Where this is false, being short of room passes by itself.
+    pub full: bool,
+}
+
+/// What [`DataLog::open`](crate::datalog) found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The whole state map, in key order.
+    pub state: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Every live log.
+    pub logs: HashMap<LogNumber, LogExtent>,
+    /// Numbers from here on were never used.
+    pub next_log: u64,
+    /// Logs whose end may be missing by damage: they need a new epoch.
+    pub uncertain: Vec<LogNumber>,
+    /// The last end was unclean and in another boot: logs that were not synced need a new epoch.
+    pub unclean_boot: bool,
+    /// For the server's log.
+    pub report: RecoveryReport,
+}
+
+/// What a log keeps.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct LogExtent {
+    /// The oldest kept; one above `last` while nothing is.
+    pub first: Sequence,
+    /// The newest.
+    pub last: Sequence,
+    /// Of payload kept.
+    pub bytes: u64,
+    /// Time of the oldest kept; 0 while nothing is.
+    pub first_time: Timestamp,
+    /// Time of the newest that is known; 0 if none is.
+    pub last_time: Timestamp,
+}
+
+/// What a start did, for a person: its `Display` is a few short lines.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// Live logs.
+    pub logs: u64,
+    /// Publications kept in them.
+    pub publications: u64,
+    /// Entries of the state map.
+    pub state_entries: u64,
+    /// Journal batches that were replayed.
+    pub batches: u64,
+    /// Bytes of torn tails that were cut.
+    pub cut_bytes: u64,
+    /// What was set aside in the quarantine directory, one line each.
+    pub quarantined: Vec<String>,
+    /// The catalogue was made again from the other files.
+    pub catalogue_rebuilt: bool,
+    /// The last end was not orderly.
+    pub unclean: bool,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} logs with {} publications and {} state entries opened in {} ms ({}, {} journal batches replayed)",
+            self.logs,
+            self.publications,
+            self.state_entries,
+            self.duration.as_millis(),
+            if self.unclean {
+                "after an unclean end"
+            } else {
+                "after an orderly end"
+            },
+            self.batches,
+        )?;
+        if self.cut_bytes > 0 {
+            write!(
+                f,
+                "\n{} bytes of an unfinished write were cut",
+                self.cut_bytes
+            )?;
+        }
+        if self.catalogue_rebuilt {
+            write!(
+                f,
+                "\nthe catalogue was made again from segments, state log and journals"
+            )?;
+        }
+        for line in &self.quarantined {
+            write!(f, "\nset aside: {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A part of a log in answer to [`LogReader::page`](crate::datalog).
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The hole that begins right behind the position asked for.
+    pub gap: Option<MissingRange>,
+    /// Ready frames, back to back.
+    pub frames: Bytes,
+    /// Sequence of the first frame.
+    pub first: Sequence,
+    /// Sequence of the last frame: the position reached. `first` - 1 when there is none.
+    pub last: Sequence,
+}
+
+/// Publications that can't be had.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct MissingRange {
+    /// The first of them.
+    pub from: Sequence,
+    /// The last of them.
+    pub to: Sequence,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// The ids of a part of a log.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    /// In sequence order.
+    pub ids: Vec<PublicationId>,
+    /// Holes between the position asked for and `reached`.
+    pub missing: Vec<MissingRange>,
+    /// The position that the answer covers.
+    pub reached: Sequence,
+    /// The oldest that the log keeps.
+    pub first: Sequence,
+}
+
+/// What retention would remove.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The oldest kept, then.
+    pub first: Sequence,
+    /// Publications removed.
+    pub removed: u64,
+    /// Payload bytes removed.
+    pub removed_bytes: u64,
+    /// Time of the new first, if one is kept.
+    pub oldest_time: Option<Timestamp>,
+}
+
+/// Why a data log can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("data directory {0} is in use by another server")]
+    Locked(PathBuf),
+    /// It was written in a format that this version does not know.
+    #[error("data directory {dir} has the format {found:?}, this version knows {known:?}")]
+    Format {
+        /// The data directory.
+        dir: PathBuf,
+        /// What the directory says.
+        found: String,
+        /// What this version writes.
+        known: &'static str,
+    },
+    /// It holds data, but nothing that says in which format.
+    #[error("data directory {0} has data but no format file")]
+    NoFormat(PathBuf),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The refusal.
+        source: std::io::Error,
+    },
+    /// The catalogue could neither be opened nor made again.
+    #[error("the catalogue can't be opened: {0}")]
+    Catalogue(String),
+}
+
+/// Why nothing can be written any more. It is final: what is on disk is only known again after a restart.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A write or sync failed, now or earlier.
+    #[error("the log can't be written: {0}")]
+    Failed(Arc<str>),
+}
+
+/// Why something can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The log was removed, or never was.
+    #[error("the log does not exist")]
+    Gone,
+    /// The operating system refused to read, for a reason that is not damage.
+    #[error("the log can't be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// The catalogue can't answer.
+    #[error("the catalogue can't be read: {0}")]
+    Catalogue(String),
+}
