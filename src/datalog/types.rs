@@ -2,58 +2,7 @@
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-
-use crate::protocol::{GapCause, PublicationId, Sequence, Timestamp};
-
-/// Store-unique number of one life of a log (a deleted and re-made subscription gets a new number). Never used again.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LogNumber(pub u64);
-
-/// Ready frames of consecutive publications of one log, back to back (see [`crate::protocol::Publication`]).
-///
-/// At most about 64 KiB, unless a single frame is larger. Never empty.
-#[derive(Clone, Debug)]
-pub struct Chunk {
-    /// The log they belong to.
-    pub log: LogNumber,
-    /// Sequence of the first.
-    pub first: Sequence,
-    /// Sequence of the last.
-    pub last: Sequence,
-    /// The frames.
-    pub frames: Bytes,
-}
-
-/// One change of what the data log holds. The records of one batch become true together or not at all.
-#[derive(Clone, Debug)]
-pub enum Record {
-    /// A log exists from here on (its first is 1, its last 0).
-    CreateLog(LogNumber),
-    /// Appended publications.
-    Publications(Chunk),
-    /// Retention: from now on `first` is the oldest kept (at most one above the log's last).
-    Truncate {
-        /// The log.
-        log: LogNumber,
-        /// The oldest kept.
-        first: Sequence,
-    },
-    /// A log is gone, with everything in it.
-    RemoveLog(LogNumber),
-    /// An entry of the state map is set.
-    Put {
-        /// Its key.
-        key: Box<[u8]>,
-        /// Its value.
-        value: Box<[u8]>,
-    },
-    /// An entry of the state map is gone.
-    Delete {
-        /// Its key.
-        key: Box<[u8]>,
-    },
-}
+pub use crate::domain::{Chunk, Cut, Ids, LogExtent, LogNumber, MissingRange, Page, Record};
 
 impl Record {
     /// The most bytes that this record takes in the journal, its share of a batch included.
@@ -152,21 +101,6 @@ pub struct Recovered {
     pub report: RecoveryReport,
 }
 
-/// What a log keeps.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct LogExtent {
-    /// The oldest kept; one above `last` while nothing is.
-    pub first: Sequence,
-    /// The newest.
-    pub last: Sequence,
-    /// Of payload kept.
-    pub bytes: u64,
-    /// Time of the oldest kept; 0 while nothing is.
-    pub first_time: Timestamp,
-    /// Time of the newest that is known; 0 if none is.
-    pub last_time: Timestamp,
-}
-
 /// What a start did, for a person: its `Display` is a few short lines.
 #[derive(Clone, Debug, Default)]
 pub struct RecoveryReport {
@@ -224,56 +158,6 @@ impl fmt::Display for RecoveryReport {
         }
         Ok(())
     }
-}
-
-/// A part of a log in answer to [`LogReader::page`](crate::datalog).
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// The hole that begins right behind the position asked for.
-    pub gap: Option<MissingRange>,
-    /// Ready frames, back to back.
-    pub frames: Bytes,
-    /// Sequence of the first frame.
-    pub first: Sequence,
-    /// Sequence of the last frame: the position reached. `first` - 1 when there is none.
-    pub last: Sequence,
-}
-
-/// Publications that can't be had.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct MissingRange {
-    /// The first of them.
-    pub from: Sequence,
-    /// The last of them.
-    pub to: Sequence,
-    /// Why.
-    pub cause: GapCause,
-}
-
-/// The ids of a part of a log.
-#[derive(Clone, Debug)]
-pub struct Ids {
-    /// In sequence order.
-    pub ids: Vec<PublicationId>,
-    /// Holes between the position asked for and `reached`.
-    pub missing: Vec<MissingRange>,
-    /// The position that the answer covers.
-    pub reached: Sequence,
-    /// The oldest that the log keeps.
-    pub first: Sequence,
-}
-
-/// What retention would remove.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Cut {
-    /// The oldest kept, then.
-    pub first: Sequence,
-    /// Publications removed.
-    pub removed: u64,
-    /// Payload bytes removed.
-    pub removed_bytes: u64,
-    /// Time of the new first, if one is kept.
-    pub oldest_time: Option<Timestamp>,
 }
 
 /// Why a data log can't be opened.

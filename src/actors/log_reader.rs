@@ -1,0 +1,1 @@
+//! Reading the data log, on threads of its own.

@@ -1,0 +1,3 @@
+//! Who does it: thin shells round domain and data log.
+
+pub(crate) mod messages;

@@ -1,0 +1,319 @@
+//! The unit of commit: records, and the effects that wait for them.
+//!
+//! A [`Batch`] is filled by one command after the other; [`Batch::seal`] makes it ready to be written. Its invariants:
+//!
+//! * records and effects keep the order in which they came, but an effect that waits for the write only may pass one that waits for
+//!   the sync: [`Staging`] sees to it that no two effects about one subscription do;
+//! * publications of one subscription that follow each other are one [`Chunk`], shared by all who get it. A chunk is closed at
+//!   64 KiB, and by everything that has its place in the subscription's stream (`Subscribed`, `Unsubscribed`, `Deleted`).
+
+use bytes::Bytes;
+
+use super::{Chunk, ConnectionId, Delivery, Effect, LogNumber, MAX_WORKERS, Record};
+use crate::protocol::{Durability, Publication, Sequence, SubscriptionId};
+
+/// A chunk that has grown to this is closed: it bounds what one page, and one half-written item of an outbox, is.
+const CHUNK_SIZE: usize = 64 * 1024;
+
+/// A set of workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Workers(u64);
+
+impl Workers {
+    /// The worker that owns `connection`.
+    pub fn of(connection: ConnectionId) -> Self {
+        Self(1 << connection.worker())
+    }
+
+    /// With `worker` in it.
+    #[must_use]
+    pub fn with(self, worker: usize) -> Self {
+        debug_assert!(worker < MAX_WORKERS);
+        Self(self.0 | 1 << worker)
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each, in order.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let worker = left.trailing_zeros() as usize;
+            left &= left.checked_sub(1)?;
+            Some(worker)
+        })
+    }
+}
+
+/// What a subscription remembers of the batch that it last was in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Staging {
+    /// The batch whose effects about the subscription all wait for the sync, from here on.
+    synced_in: u64,
+    /// The batch in which its last effect travels through the log, for a Memory subscription.
+    logged_in: u64,
+    /// The chunk that may still grow: batch, place in it.
+    open: Option<(u64, u32)>,
+}
+
+impl Staging {
+    /// From here on, effects about the subscription in `batch` wait for its sync: state was changed.
+    pub fn wait_for_sync(&mut self, batch: &Batch) {
+        self.synced_in = batch.number;
+        self.logged_in = batch.number;
+    }
+
+    /// The next publication begins a chunk: something has its place in front of it.
+    pub fn close_chunk(&mut self) {
+        self.open = None;
+    }
+
+    /// Whether a Memory subscription's effects must still travel through the log, so as not to pass earlier ones.
+    pub fn is_logged_after(&self, committed: u64) -> bool {
+        self.logged_in > committed
+    }
+
+    /// The level at which effects about the subscription in `batch` are released.
+    pub fn level(&self, batch: &Batch, durability: Durability) -> Durability {
+        if self.synced_in == batch.number {
+            Durability::Synced
+        } else {
+            durability
+        }
+    }
+}
+
+/// A batch that is being filled.
+#[derive(Debug)]
+pub struct Batch {
+    number: u64,
+    steps: Vec<Step>,
+    staged: Vec<Staged>,
+    chunks: Vec<ChunkBuilder>,
+    publication_bytes: u64,
+    needs_sync: bool,
+}
+
+#[derive(Debug)]
+enum Step {
+    Record(Record),
+    Chunk(u32),
+}
+
+#[derive(Debug)]
+struct Staged {
+    level: Durability,
+    workers: Workers,
+    what: StagedEffect,
+}
+
+#[derive(Debug)]
+enum StagedEffect {
+    Effect(Effect),
+    Chunk(u32),
+}
+
+#[derive(Debug)]
+struct ChunkBuilder {
+    subscription: SubscriptionId,
+    log: LogNumber,
+    first: Sequence,
+    last: Sequence,
+    frames: Vec<u8>,
+}
+
+impl ChunkBuilder {
+    fn freeze(self) -> (SubscriptionId, Chunk) {
+        let Self {
+            subscription,
+            log,
+            first,
+            last,
+            frames,
+        } = self;
+        (
+            subscription,
+            Chunk {
+                log,
+                first,
+                last,
+                frames: Bytes::from(frames),
+            },
+        )
+    }
+}
+
+impl Batch {
+    /// An empty batch. Numbers grow, from 1.
+    pub fn new(number: u64) -> Self {
+        Self {
+            number,
+            steps: Vec::new(),
+            staged: Vec::new(),
+            chunks: Vec::new(),
+            publication_bytes: 0,
+            needs_sync: false,
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.staged.is_empty()
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of publications in it.
+    pub fn publication_bytes(&self) -> u64 {
+        self.publication_bytes
+    }
+
+    /// Adds a change of state, which is synced before what waits for the sync is released.
+    pub fn record(&mut self, record: Record) {
+        self.needs_sync = true;
+        self.steps.push(Step::Record(record));
+    }
+
+    /// Adds an effect for one connection.
+    pub fn effect(&mut self, level: Durability, effect: Effect) {
+        let connection = effect
+            .connection()
+            .expect("invariant: an effect for one connection");
+        self.effect_for(level, Workers::of(connection), effect);
+    }
+
+    /// Adds an effect for `workers`.
+    pub fn effect_for(&mut self, level: Durability, workers: Workers, effect: Effect) {
+        if !workers.is_empty() {
+            self.staged.push(Staged {
+                level,
+                workers,
+                what: StagedEffect::Effect(effect),
+            });
+        }
+    }
+
+    /// Adds a publication to its subscription's open chunk, or to a new one. It is written unless its durability is `Memory`, and goes
+    /// to `workers` when `level` is reached. Returns where the frame stands in the chunk.
+    pub fn publish(
+        &mut self,
+        staging: &mut Staging,
+        log: LogNumber,
+        publication: &Publication<'_>,
+        level: Durability,
+        workers: Workers,
+        is_written: bool,
+    ) {
+        let place = match staging.open {
+            Some((batch, place))
+                if batch == self.number
+                    && self.chunks[place as usize].frames.len() < CHUNK_SIZE =>
+            {
+                place
+            }
+            _ => {
+                let place = self.chunks.len() as u32;
+                self.chunks.push(ChunkBuilder {
+                    subscription: publication.subscription_id,
+                    log,
+                    first: publication.sequence,
+                    last: publication.sequence,
+                    frames: Vec::with_capacity(publication.encoded_len()),
+                });
+                if is_written {
+                    self.steps.push(Step::Chunk(place));
+                }
+                self.staged.push(Staged {
+                    level,
+                    workers,
+                    what: StagedEffect::Chunk(place),
+                });
+                staging.open = Some((self.number, place));
+                place
+            }
+        };
+        let chunk = &mut self.chunks[place as usize];
+        let before = chunk.frames.len();
+        publication.encode_into(&mut chunk.frames);
+        chunk.last = publication.sequence;
+        if is_written {
+            self.publication_bytes += (chunk.frames.len() - before) as u64;
+            self.needs_sync |= level == Durability::Synced;
+        }
+    }
+
+    /// The batch as it is written and released.
+    pub fn seal(self) -> SealedBatch {
+        let chunks: Vec<_> = self.chunks.into_iter().map(ChunkBuilder::freeze).collect();
+        let records = self
+            .steps
+            .into_iter()
+            .map(|step| match step {
+                Step::Record(record) => record,
+                Step::Chunk(place) => Record::Publications(chunks[place as usize].1.clone()),
+            })
+            .collect();
+        let (mut at_write, mut at_sync) = (Vec::new(), Vec::new());
+        for Staged {
+            level,
+            workers,
+            what,
+        } in self.staged
+        {
+            let effect = match what {
+                StagedEffect::Effect(effect) => effect,
+                StagedEffect::Chunk(_) if workers.is_empty() => continue,
+                StagedEffect::Chunk(place) => {
+                    let (subscription, chunk) = chunks[place as usize].clone();
+                    Effect::Publications(Delivery {
+                        subscription,
+                        chunk,
+                    })
+                }
+            };
+            let released = if level == Durability::Synced {
+                &mut at_sync
+            } else {
+                &mut at_write
+            };
+            released.push((workers, effect));
+        }
+        SealedBatch {
+            number: self.number,
+            records,
+            at_write,
+            at_sync,
+            needs_sync: self.needs_sync,
+            publication_bytes: self.publication_bytes,
+        }
+    }
+}
+
+/// A batch as it is written and released.
+#[derive(Debug)]
+pub struct SealedBatch {
+    /// Batches are written in the order of their numbers.
+    pub number: u64,
+    /// What is written, in order.
+    pub records: Vec<Record>,
+    /// What is released when the operating system has the records.
+    pub at_write: Vec<(Workers, Effect)>,
+    /// What is released when they are synced; if the batch needs no sync, behind the former.
+    pub at_sync: Vec<(Workers, Effect)>,
+    /// Whether anything in it waits for the sync.
+    pub needs_sync: bool,
+    /// Bytes of publications in it.
+    pub publication_bytes: u64,
+}
