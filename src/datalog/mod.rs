@@ -15,6 +15,7 @@
 //! was acknowledged depends on the catalogue, which can be made again from the other files; every byte read from disk is
 //! checked before it is handed out.
 
+mod journal;
 mod types;
 
 pub use types::*;

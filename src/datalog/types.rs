@@ -9,6 +9,7 @@ impl Record {
     ///
     /// Sum these against [`Space::guaranteed`]: the sum holds however the records are spread over batches.
     pub fn encoded_len(&self) -> u64 {
+        // A header and its padding.
         const BATCH_SHARE: usize = 48;
         let body = match self {
             Self::CreateLog(_) | Self::RemoveLog(_) => 9,
