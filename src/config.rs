@@ -1,0 +1,399 @@
+//! What a server is told before it starts.
+//!
+//! Owns the settings, their defaults and their limits. Does not read the environment: the binary does (`infotainer serve`), and
+//! whoever embeds the server fills a [`Config`] in code. A `Config` that passed [`Config::validate`] is never judged again.
+//!
+//! In the environment a field is called `INFOTAINER_` and its name in capitals.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use crate::protocol::{Durability, Retention};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The port that the server listens on unless it is told another.
+pub const DEFAULT_PORT: u16 = 8949;
+
+/// The most messages may ever be allowed to have. A message is held in memory whole, and one journal file (32 MiB) has to take
+/// the publication that it becomes.
+pub const LARGEST_MESSAGE_SIZE: usize = 16 << 20;
+
+/// The most worker threads.
+pub const MOST_WORKERS: usize = 64;
+
+/// What a server is told before it starts.
+///
+/// # Examples
+/// ```
+/// use infotainer::config::Config;
+///
+/// let config = Config { max_connections: 100, ..Config::default() };
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Where connections are accepted. Default `127.0.0.1:8949`; port 0 takes a free one.
+    pub listen: SocketAddr,
+
+    /// The folder that holds the log; it is made if it lacks. Default `infotainer-data` in the working directory. One server at
+    /// a time can use it.
+    pub data_dir: PathBuf,
+
+    /// The durability of subscriptions that are made without one. Default [`Durability::Synced`], whose price is one sync of
+    /// the disk before each answer, shared by all that is submitted meanwhile.
+    pub durability: Durability,
+
+    /// The longest message that a client may send. Bytes; default 256 KiB; 1 KiB to [`LARGEST_MESSAGE_SIZE`]. Costs up to this
+    /// much memory for each connection that is in the middle of sending one.
+    pub max_message_size: usize,
+
+    /// Connections at once, those in their handshake included. Default 10,000; 1 to 1,000,000. Each costs a file descriptor, of
+    /// which the process has to be allowed that many and some more.
+    pub max_connections: usize,
+
+    /// Subscriptions that one session may hold. Default 128; 1 to 100,000. `Welcome` lists all of them to a session that
+    /// comes back.
+    pub max_subscriptions_per_session: usize,
+
+    /// Subscriptions that the server holds. Default 1,000,000; 1 to 100,000,000. An idle one costs less than 1 KB of memory.
+    pub max_subscriptions: usize,
+
+    /// Durable sessions that the server remembers. Default 1,000,000; 1 to 100,000,000.
+    pub max_sessions: usize,
+
+    /// How long a connection may take until its WebSocket handshake is done. Default 5 s; 10 ms to 1 h.
+    pub handshake_timeout: Duration,
+
+    /// The pause between two pings to a client. Default 25 s; 10 ms to 1 day. Shorter ones find dead clients earlier and cost
+    /// a packet each way.
+    pub heartbeat_interval: Duration,
+
+    /// How long beyond [`heartbeat_interval`](Self::heartbeat_interval) nothing may be heard from a client before it is closed
+    /// with 4008. Default 10 s; 10 ms to 1 day.
+    pub heartbeat_timeout: Duration,
+
+    /// How long a client may acknowledge not one byte of what waits for it before it is closed with 4009. Default 60 s; 10 ms
+    /// to 1 day. Up to [`outbox_size`](Self::outbox_size) of memory is held for that long.
+    pub write_timeout: Duration,
+
+    /// How long a stop may take to hand clients what is theirs; what is left then is dropped. Default 10 s; 10 ms to 1 h.
+    pub shutdown_timeout: Duration,
+
+    /// How long a durable session without a connection is remembered. Default 24 h; 10 ms to 10,000 days.
+    pub session_expiry: Duration,
+
+    /// The web origins whose pages may connect, besides the server's own. Default none.
+    pub allowed_origins: AllowedOrigins,
+
+    /// The retention of subscriptions that are made without one. Default no limit, so that logs grow until the disk is full.
+    /// Each limit is at least 1; `max_age` is in milliseconds.
+    pub retention: Retention,
+
+    /// How much payload a [`Durability::Memory`] subscription without a retention keeps. Bytes; default 64 MiB; 64 KiB to 1 TiB.
+    /// Held in memory for each such subscription.
+    pub memory_log: u64,
+
+    /// How much may wait in memory for one client; a client over it is served from the log until it has caught up. Bytes; default
+    /// 1 MiB; 64 KiB to 1 GiB. Held for each client that reads too slowly.
+    pub outbox_size: usize,
+
+    /// Threads that serve connections. Default one for each core; 1 to [`MOST_WORKERS`].
+    pub workers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            data_dir: PathBuf::from("./infotainer-data"),
+            durability: Durability::Synced,
+            max_message_size: 256 << 10,
+            max_connections: 10_000,
+            max_subscriptions_per_session: 128,
+            max_subscriptions: 1_000_000,
+            max_sessions: 1_000_000,
+            handshake_timeout: Duration::from_secs(5),
+            heartbeat_interval: Duration::from_secs(25),
+            heartbeat_timeout: Duration::from_secs(10),
+            write_timeout: MINUTE,
+            shutdown_timeout: Duration::from_secs(10),
+            session_expiry: DAY,
+            allowed_origins: AllowedOrigins::default(),
+            retention: Retention::default(),
+            memory_log: 64 * MIB,
+            outbox_size: 1 << 20,
+            workers: thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(MOST_WORKERS),
+        }
+    }
+}
+
+impl Config {
+    /// Judges every field by its limits.
+    ///
+    /// # Errors
+    /// The first field that is out of them.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::new("data_dir", "empty", "a folder's path"));
+        }
+        self.validate_counts()?;
+        self.validate_sizes()?;
+        self.validate_durations()?;
+        self.validate_retention()
+    }
+
+    fn validate_counts(&self) -> Result<(), ConfigError> {
+        count("max_connections", self.max_connections, 1..=1_000_000)?;
+        count(
+            "max_subscriptions_per_session",
+            self.max_subscriptions_per_session,
+            1..=100_000,
+        )?;
+        count("max_subscriptions", self.max_subscriptions, 1..=100_000_000)?;
+        count("max_sessions", self.max_sessions, 1..=100_000_000)?;
+        count("workers", self.workers, 1..=MOST_WORKERS)
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let largest_message = LARGEST_MESSAGE_SIZE as u64;
+        let why = " (a message is held in memory whole, and has to fit into one journal file)";
+        size(
+            "max_message_size",
+            self.max_message_size as u64,
+            KIB..=largest_message,
+            why,
+        )?;
+        size("memory_log", self.memory_log, 64 * KIB..=KIB * GIB, "")?;
+        size("outbox_size", self.outbox_size as u64, 64 * KIB..=GIB, "")
+    }
+
+    fn validate_durations(&self) -> Result<(), ConfigError> {
+        duration("handshake_timeout", self.handshake_timeout, HOUR)?;
+        duration("heartbeat_interval", self.heartbeat_interval, DAY)?;
+        duration("heartbeat_timeout", self.heartbeat_timeout, DAY)?;
+        duration("write_timeout", self.write_timeout, DAY)?;
+        duration("shutdown_timeout", self.shutdown_timeout, HOUR)?;
+        duration("session_expiry", self.session_expiry, 10_000 * DAY)
+    }
+
+    fn validate_retention(&self) -> Result<(), ConfigError> {
+        let limits = [
+            (
+                "retention_max_publications",
+                self.retention.max_publications,
+            ),
+            ("retention_max_bytes", self.retention.max_bytes),
+            ("retention_max_age", self.retention.max_age),
+        ];
+        match limits.into_iter().find(|(_, limit)| *limit == Some(0)) {
+            Some((setting, _)) => Err(ConfigError::new(
+                setting,
+                "0",
+                "more than 0 (leave it away for no limit)",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The web origins whose pages may connect. A page of the server's own origin, and whoever sends no `Origin`, always may.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AllowedOrigins {
+    /// Every page.
+    Any,
+    /// Pages of these, each as browsers write it: `https://example.com`, in lower case, a port only where it is not the
+    /// scheme's.
+    List(Vec<String>),
+}
+
+impl AllowedOrigins {
+    /// Whether a page of `origin` (the value of the request's `Origin`) may connect.
+    pub fn allows(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::List(origins) => origins
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        }
+    }
+}
+
+impl Default for AllowedOrigins {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+/// A setting out of its limits.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{setting} is {got}, but must be {wants}")]
+pub struct ConfigError {
+    /// The name of the field, `retention_` in front where it is one of [`Retention`].
+    pub setting: &'static str,
+    /// What it is.
+    pub got: String,
+    /// What it may be.
+    pub wants: String,
+}
+
+impl ConfigError {
+    fn new(setting: &'static str, got: impl Into<String>, wants: impl Into<String>) -> Self {
+        Self {
+            setting,
+            got: got.into(),
+            wants: wants.into(),
+        }
+    }
+}
+
+fn count(
+    setting: &'static str,
+    got: usize,
+    limits: RangeInclusive<usize>,
+) -> Result<(), ConfigError> {
+    if limits.contains(&got) {
+        return Ok(());
+    }
+    let wants = format!("from {} to {}", limits.start(), limits.end());
+    Err(ConfigError::new(setting, got.to_string(), wants))
+}
+
+fn size(
+    setting: &'static str,
+    got: u64,
+    limits: RangeInclusive<u64>,
+    why: &str,
+) -> Result<(), ConfigError> {
+    if limits.contains(&got) {
+        return Ok(());
+    }
+    let wants = format!(
+        "from {} to {}{why}",
+        InUnits(*limits.start()),
+        InUnits(*limits.end())
+    );
+    Err(ConfigError::new(setting, InUnits(got).to_string(), wants))
+}
+
+/// Below this, timers would fire more often than anything happens.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+fn duration(setting: &'static str, got: Duration, longest: Duration) -> Result<(), ConfigError> {
+    if (SHORTEST..=longest).contains(&got) {
+        return Ok(());
+    }
+    let hours = longest.as_secs() / HOUR.as_secs();
+    let longest = if hours.is_multiple_of(24) {
+        format!("{}d", hours / 24)
+    } else {
+        format!("{hours}h")
+    };
+    let wants = format!("from {}ms to {longest}", SHORTEST.as_millis());
+    Err(ConfigError::new(
+        setting,
+        format!("{}ms", got.as_millis()),
+        wants,
+    ))
+}
+
+/// Bytes, in the largest unit that divides them.
+struct InUnits(u64);
+
+impl fmt::Display for InUnits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0;
+        match [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")]
+            .into_iter()
+            .find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit))
+        {
+            Some((unit, name)) => write!(f, "{}{name}", bytes / unit),
+            None => write!(f, "{bytes} bytes"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(change: impl FnOnce(&mut Config)) -> Result<(), String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_message_size_over_the_cap_is_told_why() {
+        assert_eq!(
+            judged(|config| config.max_message_size = 17 << 20).unwrap_err(),
+            "max_message_size is 17MiB, but must be from 1KiB to 16MiB (a message is held in memory whole, and has to fit into \
+             one journal file)"
+        );
+        assert_eq!(judged(|config| config.max_message_size = 16 << 20), Ok(()));
+    }
+
+    #[test]
+    fn what_is_zero_or_too_small_is_named() {
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 8] = [
+            ("max_connections is 0, but must be from 1 to 1000000", |c| {
+                c.max_connections = 0
+            }),
+            ("workers is 0, but must be from 1 to 64", |c| c.workers = 0),
+            (
+                "heartbeat_interval is 0ms, but must be from 10ms to 1d",
+                |c| c.heartbeat_interval = Duration::ZERO,
+            ),
+            (
+                "handshake_timeout is 0ms, but must be from 10ms to 1h",
+                |c| c.handshake_timeout = Duration::ZERO,
+            ),
+            (
+                "outbox_size is 0 bytes, but must be from 64KiB to 1GiB",
+                |c| c.outbox_size = 0,
+            ),
+            (
+                "memory_log is 1000 bytes, but must be from 64KiB to 1024GiB",
+                |c| c.memory_log = 1000,
+            ),
+            (
+                "retention_max_age is 0, but must be more than 0 (leave it away for no limit)",
+                |c| c.retention.max_age = Some(0),
+            ),
+            ("data_dir is empty, but must be a folder's path", |c| {
+                c.data_dir = PathBuf::new()
+            }),
+        ];
+        for (message, change) in cases {
+            assert_eq!(judged(change).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn origins_are_compared_without_case() {
+        let list = AllowedOrigins::List(vec!["https://example.com".into()]);
+        assert!(list.allows("https://Example.com"));
+        assert!(!list.allows("http://example.com"));
+        assert!(AllowedOrigins::Any.allows("null"));
+        assert!(!AllowedOrigins::default().allows("null"));
+    }
+}
