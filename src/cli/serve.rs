@@ -1,0 +1,314 @@
+//! `infotainer serve`: the environment becomes a [`Config`], and the server runs on it until it is told to stop.
+
+use std::{env, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory};
+use infotainer::{
+    config::{AllowedOrigins, Config, ConfigError},
+    protocol::{Durability, Retention},
+};
+
+use super::{
+    Cli, Failure, environment,
+    logging::{self, Format},
+    values,
+};
+
+/// Files besides connections: segments, journals, the catalogue, what the threads need.
+const FILES_BESIDES_CONNECTIONS: u64 = 256;
+
+const HOW_VALUES_ARE_WRITTEN: &str = "\
+A flag goes before its variable. A variable that is set but empty is a bad value.
+SIZE is a whole number with nothing (bytes), KiB, MiB or GiB; DURATION one with ms, s, m, h or d.";
+
+/// The settings, each a flag and a variable.
+#[derive(Args, Debug)]
+#[command(after_help = HOW_VALUES_ARE_WRITTEN)]
+pub(super) struct ServeArgs {
+    /// Where to accept connections; port 0 takes a free one
+    #[arg(long, env = "INFOTAINER_LISTEN", value_name = "ADDRESS:PORT", value_parser = values::address)]
+    #[arg(default_value = "127.0.0.1:8949")]
+    listen: SocketAddr,
+
+    /// The folder that holds the log; made if it lacks
+    #[arg(
+        long,
+        env = "INFOTAINER_DATA_DIR",
+        value_name = "FOLDER",
+        default_value = "./infotainer-data"
+    )]
+    data_dir: PathBuf,
+
+    /// What to log, in env_logger's syntax [default: what RUST_LOG says, else info]
+    #[arg(long, env = "INFOTAINER_LOG", value_name = "FILTER", value_parser = values::log_filter)]
+    log: Option<String>,
+
+    /// The form of log lines on stderr: text or json (one object a line)
+    #[arg(long, env = "INFOTAINER_LOG_FORMAT", value_name = "FORMAT", value_parser = values::log_format)]
+    #[arg(default_value = "text")]
+    log_format: Format,
+
+    /// When a publication counts as accepted, where its subscription doesn't say: Synced (on disk), Written (handed to the
+    /// operating system) or Memory (never written)
+    #[arg(long, env = "INFOTAINER_DURABILITY", value_name = "LEVEL", value_parser = values::durability)]
+    #[arg(default_value = "Synced")]
+    durability: Durability,
+
+    /// The longest message that a client may send, 1KiB to 16MiB
+    #[arg(long, env = "INFOTAINER_MAX_MESSAGE_SIZE", value_name = "SIZE", value_parser = values::small_size)]
+    #[arg(default_value = "256KiB")]
+    max_message_size: usize,
+
+    /// Connections at once; each needs a file descriptor
+    #[arg(long, env = "INFOTAINER_MAX_CONNECTIONS", value_name = "COUNT", value_parser = values::small_count)]
+    #[arg(default_value = "10000")]
+    max_connections: usize,
+
+    /// Subscriptions that one session may hold
+    #[arg(long, env = "INFOTAINER_MAX_SUBSCRIPTIONS_PER_SESSION", value_name = "COUNT", value_parser = values::small_count)]
+    #[arg(default_value = "128")]
+    max_subscriptions_per_session: usize,
+
+    /// Subscriptions in all
+    #[arg(long, env = "INFOTAINER_MAX_SUBSCRIPTIONS", value_name = "COUNT", value_parser = values::small_count)]
+    #[arg(default_value = "1000000")]
+    max_subscriptions: usize,
+
+    /// Durable sessions that are remembered
+    #[arg(long, env = "INFOTAINER_MAX_SESSIONS", value_name = "COUNT", value_parser = values::small_count)]
+    #[arg(default_value = "1000000")]
+    max_sessions: usize,
+
+    /// How long a WebSocket handshake may take
+    #[arg(long, env = "INFOTAINER_HANDSHAKE_TIMEOUT", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(default_value = "5s")]
+    handshake_timeout: Duration,
+
+    /// The pause between two pings to a client
+    #[arg(long, env = "INFOTAINER_HEARTBEAT_INTERVAL", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(default_value = "25s")]
+    heartbeat_interval: Duration,
+
+    /// How long beyond that a client may be silent
+    #[arg(long, env = "INFOTAINER_HEARTBEAT_TIMEOUT", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(default_value = "10s")]
+    heartbeat_timeout: Duration,
+
+    /// How long a client may take nothing of what waits for it
+    #[arg(long, env = "INFOTAINER_WRITE_TIMEOUT", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(default_value = "60s")]
+    write_timeout: Duration,
+
+    /// How long a stop may take to hand clients what is theirs
+    #[arg(long, env = "INFOTAINER_SHUTDOWN_TIMEOUT", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(default_value = "10s")]
+    shutdown_timeout: Duration,
+
+    /// How long a durable session without a connection is remembered
+    #[arg(long, env = "INFOTAINER_SESSION_EXPIRY", value_name = "DURATION", value_parser = values::duration)]
+    #[arg(default_value = "24h")]
+    session_expiry: Duration,
+
+    /// Web origins whose pages may connect besides the server's own: a comma list, or * for all [default: none]
+    #[arg(long, env = "INFOTAINER_ALLOWED_ORIGINS", value_name = "ORIGINS", value_parser = values::origins)]
+    allowed_origins: Option<AllowedOrigins>,
+
+    /// Keep the newest so many publications of a subscription that doesn't say [default: no limit]
+    #[arg(long, env = "INFOTAINER_RETENTION_MAX_PUBLICATIONS", value_name = "COUNT", value_parser = values::count)]
+    retention_max_publications: Option<u64>,
+
+    /// Keep the newest publications with at most so much payload [default: no limit]
+    #[arg(long, env = "INFOTAINER_RETENTION_MAX_BYTES", value_name = "SIZE", value_parser = values::size)]
+    retention_max_bytes: Option<u64>,
+
+    /// Keep publications for so long [default: no limit]
+    #[arg(long, env = "INFOTAINER_RETENTION_MAX_AGE", value_name = "DURATION", value_parser = values::duration)]
+    retention_max_age: Option<Duration>,
+
+    /// How much payload a Memory subscription without retention keeps, 64KiB to 1024GiB
+    #[arg(long, env = "INFOTAINER_MEMORY_LOG", value_name = "SIZE", value_parser = values::size)]
+    #[arg(default_value = "64MiB")]
+    memory_log: u64,
+
+    /// How much may wait in memory for one slow client before it is served from the log, 64KiB to 1GiB
+    #[arg(long, env = "INFOTAINER_OUTBOX_SIZE", value_name = "SIZE", value_parser = values::small_size)]
+    #[arg(default_value = "1MiB")]
+    outbox_size: usize,
+
+    /// Threads that serve connections, 1 to 64 [default: one for each core]
+    #[arg(long, env = "INFOTAINER_WORKERS", value_name = "COUNT", value_parser = values::small_count)]
+    workers: Option<usize>,
+}
+
+impl ServeArgs {
+    fn config(&self) -> Result<Config, ConfigError> {
+        let defaults = Config::default();
+        let config = Config {
+            listen: self.listen,
+            data_dir: self.data_dir.clone(),
+            durability: self.durability,
+            max_message_size: self.max_message_size,
+            max_connections: self.max_connections,
+            max_subscriptions_per_session: self.max_subscriptions_per_session,
+            max_subscriptions: self.max_subscriptions,
+            max_sessions: self.max_sessions,
+            handshake_timeout: self.handshake_timeout,
+            heartbeat_interval: self.heartbeat_interval,
+            heartbeat_timeout: self.heartbeat_timeout,
+            write_timeout: self.write_timeout,
+            shutdown_timeout: self.shutdown_timeout,
+            session_expiry: self.session_expiry,
+            allowed_origins: self.allowed_origins.clone().unwrap_or_default(),
+            retention: Retention {
+                max_publications: self.retention_max_publications,
+                max_bytes: self.retention_max_bytes,
+                max_age: self
+                    .retention_max_age
+                    .map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
+            },
+            memory_log: self.memory_log,
+            outbox_size: self.outbox_size,
+            workers: self.workers.unwrap_or(defaults.workers),
+        };
+        config.validate().map(|()| config)
+    }
+
+    /// What to log: the setting, else `RUST_LOG`, else `info`.
+    fn log_filter(&self) -> Result<String, Failure> {
+        if let Some(filter) = &self.log {
+            return Ok(filter.clone());
+        }
+        match env::var("RUST_LOG") {
+            Ok(filter) if !filter.is_empty() => values::log_filter(&filter)
+                .map_err(|wants| Failure::Usage(environment::wrong("RUST_LOG", &filter, &wants))),
+            _ => Ok("info".into()),
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `args` are those of the process, to name a bad setting as it was given.
+pub(super) fn run(serve: ServeArgs, args: &[OsString]) -> Result<(), Failure> {
+    let config = serve
+        .config()
+        .map_err(|error| out_of_limits(&error, args))?;
+    logging::start(&serve.log_filter()?, serve.log_format);
+    for unknown in environment::unknown(&Cli::command()) {
+        match unknown.meant {
+            Some(meant) => log::warn!(
+                "{} is no setting of infotainer; was {meant} meant?",
+                unknown.name
+            ),
+            None => log::warn!("{} is no setting of infotainer", unknown.name),
+        }
+    }
+    raise_file_limit(config.max_connections)?;
+    serve_until_stopped(config)
+}
+
+fn out_of_limits(error: &ConfigError, args: &[OsString]) -> Failure {
+    let flag = format!("--{}", error.setting.replace('_', "-"));
+    let name = environment::spoken_name(&flag, &Cli::command(), args);
+    Failure::Usage(format!(
+        "{name} is {}, but must be {}",
+        error.got, error.wants
+    ))
+}
+
+/// Raises the soft limit of open files to what so many connections need.
+fn raise_file_limit(max_connections: usize) -> Result<(), Failure> {
+    let needed = max_connections as u64 + FILES_BESIDES_CONNECTIONS;
+    let allowed = rlimit::increase_nofile_limit(needed).map_err(|error| {
+        Failure::Failed(format!(
+            "the limit of open files can't be raised to {needed}: {error}"
+        ))
+    })?;
+    if allowed < needed {
+        return Err(Failure::Failed(format!(
+            "{max_connections} connections need {needed} open files, but this process may have {allowed}: raise its hard limit \
+             (ulimit -Hn, LimitNOFILE=), or lower INFOTAINER_MAX_CONNECTIONS"
+        )));
+    }
+    Ok(())
+}
+
+fn serve_until_stopped(config: Config) -> Result<(), Failure> {
+    Err(Failure::Failed(format!(
+        "nothing serves {} yet",
+        config.listen
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    /// The settings that the variables of this process do not touch.
+    fn serve_with(args: &[&str]) -> ServeArgs {
+        let command = ServeArgs::augment_args(clap::Command::new("serve"))
+            .mut_args(|arg| arg.env(None::<&str>));
+        let mut matches = command
+            .try_get_matches_from([&["serve"], args].concat())
+            .unwrap();
+        ServeArgs::from_arg_matches_mut(&mut matches).unwrap()
+    }
+
+    #[test]
+    fn without_settings_the_defaults_hold() {
+        assert_eq!(serve_with(&[]).config().unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_setting_reaches_the_config() {
+        let serve = serve_with(&[
+            "--listen=[::1]:1",
+            "--data-dir=d",
+            "--durability=Written",
+            "--max-message-size=1MiB",
+            "--max-connections=2",
+            "--max-subscriptions-per-session=3",
+            "--max-subscriptions=4",
+            "--max-sessions=5",
+            "--handshake-timeout=6s",
+            "--heartbeat-interval=7s",
+            "--heartbeat-timeout=8s",
+            "--write-timeout=9s",
+            "--shutdown-timeout=10m",
+            "--session-expiry=11d",
+            "--allowed-origins=*",
+            "--retention-max-publications=12",
+            "--retention-max-bytes=13KiB",
+            "--retention-max-age=14ms",
+            "--memory-log=15MiB",
+            "--outbox-size=16MiB",
+            "--workers=17",
+        ]);
+        let expected = Config {
+            listen: "[::1]:1".parse().unwrap(),
+            data_dir: "d".into(),
+            durability: Durability::Written,
+            max_message_size: 1 << 20,
+            max_connections: 2,
+            max_subscriptions_per_session: 3,
+            max_subscriptions: 4,
+            max_sessions: 5,
+            handshake_timeout: Duration::from_secs(6),
+            heartbeat_interval: Duration::from_secs(7),
+            heartbeat_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(9),
+            shutdown_timeout: Duration::from_secs(600),
+            session_expiry: Duration::from_secs(11 * 24 * 60 * 60),
+            allowed_origins: AllowedOrigins::Any,
+            retention: Retention {
+                max_publications: Some(12),
+                max_bytes: Some(13 << 10),
+                max_age: Some(14),
+            },
+            memory_log: 15 << 20,
+            outbox_size: 16 << 20,
+            workers: 17,
+        };
+        assert_eq!(serve.config().unwrap(), expected);
+    }
+}

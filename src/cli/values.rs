@@ -1,0 +1,257 @@
+//! How settings are written: the values that variables and flags take.
+//!
+//! Each reader answers what does not fit with what it wants, worded to follow "must be". Ranges are judged by
+//! [`Config`](infotainer::config::Config), not here.
+
+use std::{net::SocketAddr, time::Duration};
+
+use infotainer::{config::AllowedOrigins, protocol::Durability};
+
+use super::logging::Format;
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "an IP address and a port, such as 127.0.0.1:8949 or [::1]:8949".into())
+}
+
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    match split(text) {
+        Some((number, "")) => Ok(number),
+        _ => Err("a whole number".into()),
+    }
+}
+
+/// A [`count`] of what is kept in memory.
+pub(super) fn small_count(text: &str) -> Result<usize, String> {
+    count(text).and_then(in_memory)
+}
+
+/// An integer with nothing, `KiB`, `MiB` or `GiB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let bytes = split(text).and_then(|(number, unit)| {
+        let factor: u64 = match unit {
+            "" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return None,
+        };
+        number.checked_mul(factor)
+    });
+    bytes.ok_or_else(|| {
+        "a size: a whole number with nothing (bytes), KiB, MiB or GiB, such as 256KiB".into()
+    })
+}
+
+/// A [`size`] of what is kept in memory.
+pub(super) fn small_size(text: &str) -> Result<usize, String> {
+    size(text).and_then(in_memory)
+}
+
+/// An integer with `ms`, `s`, `m`, `h` or `d`. Forms of several units (`1h30m`) are none.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let millis = split(text).and_then(|(number, unit)| {
+        let factor: u64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 60 * 60 * 1000,
+            "d" => 24 * 60 * 60 * 1000,
+            _ => return None,
+        };
+        number.checked_mul(factor)
+    });
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a duration: a whole number with ms, s, m, h or d, such as 30s".into())
+}
+
+pub(super) fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "Synced" => Ok(Durability::Synced),
+        "Written" => Ok(Durability::Written),
+        "Memory" => Ok(Durability::Memory),
+        _ => Err("Synced, Written or Memory".into()),
+    }
+}
+
+/// `*`, or a comma list of origins.
+pub(super) fn origins(text: &str) -> Result<AllowedOrigins, String> {
+    if text.trim() == "*" {
+        return Ok(AllowedOrigins::Any);
+    }
+    let origins: Option<Vec<_>> = text
+        .split(',')
+        .map(|origin| self::origin(origin.trim()))
+        .collect();
+    origins.map(AllowedOrigins::List).ok_or_else(|| {
+        "*, or a comma list of origins, such as https://example.com,http://localhost:3000".into()
+    })
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match env_filter::Builder::new().try_parse(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => {
+            Err("a log filter in env_logger's syntax, such as info or warn,infotainer=debug".into())
+        }
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("text or json".into()),
+    }
+}
+
+/// The number in front, and what follows it. `None` without one, or if it is too large for any setting.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    number.parse().ok().map(|number| (number, unit))
+}
+
+fn in_memory(number: u64) -> Result<usize, String> {
+    number
+        .try_into()
+        .map_err(|_| "a number that this machine can address".into())
+}
+
+/// `origin` in lower case if it is a scheme and a host, or `null`, which pages without an origin send.
+fn origin(origin: &str) -> Option<String> {
+    if origin == "null" {
+        return Some(origin.into());
+    }
+    let (scheme, host) = origin.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let is_host =
+        !host.is_empty() && !host.contains(|c: char| "/?#@*\\".contains(c) || c.is_whitespace());
+    (is_scheme && is_host).then(|| origin.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_integers_with_binary_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1000", 1000),
+            ("256KiB", 256 << 10),
+            ("1MiB", 1 << 20),
+            ("2GiB", 2 << 30),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "KiB",
+            "1 KiB",
+            "1KB",
+            "1kib",
+            "1.5MiB",
+            "-1",
+            "+1",
+            "1TiB",
+            "0x10",
+            "99999999999GiB",
+            " 1",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_one_integer_with_one_unit() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("2m", 120_000),
+            ("24h", 86_400_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "30",
+            "1h30m",
+            "1h 30m",
+            "1 s",
+            "1.5s",
+            "1min",
+            "1S",
+            "-1s",
+            "+1s",
+            "1w",
+            "999999999999999999d",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts_have_no_unit() {
+        assert_eq!(count("10000"), Ok(10_000));
+        for text in [
+            "",
+            "10k",
+            "10,000",
+            "10_000",
+            "+1",
+            "-1",
+            "1e3",
+            "99999999999999999999",
+        ] {
+            assert!(count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durabilities_are_spelt_as_on_the_wire() {
+        assert_eq!(durability("Written"), Ok(Durability::Written));
+        assert!(durability("synced").is_err());
+    }
+
+    #[test]
+    fn origins_are_a_comma_list_or_a_star() {
+        assert_eq!(origins("*"), Ok(AllowedOrigins::Any));
+        assert_eq!(
+            origins("https://Example.com, http://localhost:3000"),
+            Ok(AllowedOrigins::List(vec![
+                "https://example.com".into(),
+                "http://localhost:3000".into()
+            ]))
+        );
+        for text in [
+            "",
+            "example.com",
+            "https://example.com/",
+            "https://example.com,",
+            "https://*.example.com",
+            "://x",
+        ] {
+            assert!(origins(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn log_filters_are_those_of_env_logger() {
+        assert_eq!(
+            log_filter("warn,infotainer=debug"),
+            Ok("warn,infotainer=debug".into())
+        );
+        for text in ["", "infotainer=loud", "a=b=c"] {
+            assert!(log_filter(text).is_err(), "{text}");
+        }
+    }
+}

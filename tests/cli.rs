@@ -1,0 +1,214 @@
+//! The program as one meets it in a shell: help, version, and what it says about bad settings.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::{env, process::Output};
+
+use assert_cmd::Command;
+
+fn infotainer(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::cargo_bin("infotainer").unwrap();
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("INFOTAINER_")) {
+        command.env_remove(name);
+    }
+    command
+        .env_remove("RUST_LOG")
+        .args(args)
+        .envs(variables.iter().copied());
+    command.output().unwrap()
+}
+
+/// What the program says on stderr when it refuses to start with 2, without its name in front.
+fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = infotainer(args, variables);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "{args:?} {variables:?}: {said}"
+    );
+    assert!(output.stdout.is_empty());
+    let sentence = said
+        .strip_prefix("infotainer: ")
+        .and_then(|said| said.strip_suffix('\n'));
+    let sentence = sentence.unwrap_or_else(|| panic!("no sentence: {said}"));
+    assert!(!sentence.contains('\n'), "more than one line: {said}");
+    sentence.into()
+}
+
+#[test]
+fn a_bad_variable_ends_the_start_with_2_its_name_what_it_got_and_what_it_wants() {
+    let size = "a size: a whole number with nothing (bytes), KiB, MiB or GiB, such as 256KiB";
+    let duration = "a duration: a whole number with ms, s, m, h or d, such as 30s";
+    let cases = [
+        (
+            "INFOTAINER_LISTEN",
+            "8949",
+            r#""8949""#,
+            "an IP address and a port, such as 127.0.0.1:8949 or [::1]:8949",
+        ),
+        ("INFOTAINER_LOG_FORMAT", "xml", r#""xml""#, "text or json"),
+        (
+            "INFOTAINER_DURABILITY",
+            "synced",
+            r#""synced""#,
+            "Synced, Written or Memory",
+        ),
+        ("INFOTAINER_MAX_MESSAGE_SIZE", "1MB", r#""1MB""#, size),
+        (
+            "INFOTAINER_MAX_MESSAGE_SIZE",
+            "1000",
+            "1000 bytes",
+            "from 1KiB to 16MiB",
+        ),
+        (
+            "INFOTAINER_MAX_MESSAGE_SIZE",
+            "17MiB",
+            "17MiB",
+            "from 1KiB to 16MiB (a message is held in memory whole",
+        ),
+        (
+            "INFOTAINER_MAX_CONNECTIONS",
+            "many",
+            r#""many""#,
+            "a whole number",
+        ),
+        ("INFOTAINER_MAX_CONNECTIONS", "0", "0", "from 1 to 1000000"),
+        (
+            "INFOTAINER_MAX_SUBSCRIPTIONS_PER_SESSION",
+            "0",
+            "0",
+            "from 1 to 100000",
+        ),
+        (
+            "INFOTAINER_MAX_SUBSCRIPTIONS",
+            "-1",
+            r#""-1""#,
+            "a whole number",
+        ),
+        ("INFOTAINER_MAX_SESSIONS", "1k", r#""1k""#, "a whole number"),
+        ("INFOTAINER_HANDSHAKE_TIMEOUT", "5", r#""5""#, duration),
+        (
+            "INFOTAINER_HEARTBEAT_INTERVAL",
+            "0s",
+            "0ms",
+            "from 10ms to 1d",
+        ),
+        (
+            "INFOTAINER_HEARTBEAT_TIMEOUT",
+            "1m30s",
+            r#""1m30s""#,
+            duration,
+        ),
+        ("INFOTAINER_WRITE_TIMEOUT", "1 s", r#""1 s""#, duration),
+        (
+            "INFOTAINER_SHUTDOWN_TIMEOUT",
+            "2h",
+            "7200000ms",
+            "from 10ms to 1h",
+        ),
+        ("INFOTAINER_SESSION_EXPIRY", "1w", r#""1w""#, duration),
+        (
+            "INFOTAINER_ALLOWED_ORIGINS",
+            "example.com",
+            r#""example.com""#,
+            "*, or a comma list of origins",
+        ),
+        (
+            "INFOTAINER_RETENTION_MAX_PUBLICATIONS",
+            "0",
+            "0",
+            "more than 0",
+        ),
+        ("INFOTAINER_RETENTION_MAX_BYTES", "1GB", r#""1GB""#, size),
+        ("INFOTAINER_RETENTION_MAX_AGE", "1y", r#""1y""#, duration),
+        (
+            "INFOTAINER_MEMORY_LOG",
+            "1KiB",
+            "1KiB",
+            "from 64KiB to 1024GiB",
+        ),
+        (
+            "INFOTAINER_OUTBOX_SIZE",
+            "1KiB",
+            "1KiB",
+            "from 64KiB to 1GiB",
+        ),
+        ("INFOTAINER_WORKERS", "65", "65", "from 1 to 64"),
+        (
+            "INFOTAINER_LOG",
+            "infotainer=loud",
+            r#""infotainer=loud""#,
+            "a log filter in env_logger's syntax",
+        ),
+        (
+            "RUST_LOG",
+            "infotainer=loud",
+            r#""infotainer=loud""#,
+            "a log filter in env_logger's syntax",
+        ),
+    ];
+    for (name, value, got, wants) in cases {
+        let said = refusal(&[], &[(name, value)]);
+        let expected = format!("{name} is {got}, but must be {wants}");
+        assert!(said.starts_with(&expected), "{name}={value}: {said}");
+    }
+}
+
+#[test]
+fn an_empty_variable_is_a_bad_value() {
+    let said = refusal(&[], &[("INFOTAINER_DATA_DIR", "")]);
+    assert_eq!(said, "INFOTAINER_DATA_DIR is empty, but must have a value");
+    let said = refusal(&[], &[("INFOTAINER_WORKERS", "")]);
+    assert_eq!(
+        said,
+        "INFOTAINER_WORKERS is empty, but must be a whole number"
+    );
+}
+
+#[test]
+fn a_bad_flag_is_named_as_a_flag_even_where_its_variable_is_set() {
+    let said = refusal(&["--workers=0"], &[("INFOTAINER_WORKERS", "1")]);
+    assert_eq!(said, "--workers is 0, but must be from 1 to 64");
+    let said = refusal(&["serve", "--outbox-size", "1MB"], &[]);
+    assert!(
+        said.starts_with(r#"--outbox-size is "1MB", but must be a size"#),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_ends_with_2() {
+    for args in [&["publish-all"][..], &["--bogus"], &["serve", "now"]] {
+        assert_eq!(infotainer(args, &[]).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn version_and_help_go_to_stdout_and_end_with_0() {
+    let version = infotainer(&["--version"], &[]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8(version.stdout).unwrap(),
+        concat!("infotainer ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+
+    let help = infotainer(
+        &["serve", "--help"],
+        &[(
+            "INFOTAINER_WORKERS",
+            "a bad value does not take the help away",
+        )],
+    );
+    assert_eq!(help.status.code(), Some(0));
+    let help = String::from_utf8(help.stdout).unwrap();
+    for word in [
+        "--max-message-size <SIZE>",
+        "INFOTAINER_MAX_MESSAGE_SIZE",
+        "256KiB",
+        "INFOTAINER_SESSION_EXPIRY",
+        "24h",
+    ] {
+        assert!(help.contains(word), "{word} is not in the help:\n{help}");
+    }
+}
