@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Every check of this project, for everybody: format, lints, docs, dependencies, tests. Installs what is missing first.
+#
+# Needs Rust with cargo (https://rustup.rs) and, for what else is missing, a Debian or Ubuntu with root or sudo. Besides
+# Rust it uses a C linker, and Python with websockets and cbor2 (in target/venv) for the conversation from Python.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+fail() { printf 'check.sh: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else fail "root is needed to run: $*"
+    fi
+}
+
+debian_packages() {
+    command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install it with: $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+step "tools"
+command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH="$HOME/.cargo/bin:$PATH"
+command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
+command -v cc >/dev/null || debian_packages gcc libc6-dev
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+cargo --version
+
+venv="$PWD/target/venv"
+python="$venv/bin/python"
+if ! "$python" -c 'import websockets, cbor2' 2>/dev/null; then
+    python3 -c 'import venv, ensurepip' 2>/dev/null || debian_packages python3 python3-venv
+    python3 -m venv --clear "$venv"
+    "$python" -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+fi
+"$python" --version
+# The tests that talk from Python are left out without it; here they must run.
+export INFOTAINER_TEST_PYTHON="$python"
+
+if [ -n "${CI:-}" ]; then
+    export CARGO_INCREMENTAL=0
+fi
+
+step "format"
+cargo fmt --all -- --check
+
+step "clippy"
+cargo clippy --all-targets --locked -- -D warnings
+
+step "docs"
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+step "dependencies"
+if ! command -v cargo-deny >/dev/null; then
+    [ -z "${GITHUB_ACTIONS:-}" ] || fail "cargo-deny is missing"
+    echo "left out: cargo-deny is missing (cargo install cargo-deny --locked); the workflow runs it"
+else
+    cargo deny --offline check bans licenses sources
+    if [ -n "${GITHUB_ACTIONS:-}" ] || cargo deny fetch db 2>/dev/null; then
+        cargo deny check advisories
+    else
+        echo "left out: the advisory database can't be reached; the workflow checks it"
+    fi
+fi
+
+step "tests"
+cargo test --locked
+
+step "all checks passed"
