@@ -16,6 +16,7 @@
 //! checked before it is handed out.
 
 mod journal;
+mod segment;
 mod types;
 
 pub use types::*;

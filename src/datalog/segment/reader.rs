@@ -1,0 +1,346 @@
+//! Reading a segment: a run's index, then single blocks, each checked against its checksum.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::format::{
+    CLIENT_ID, HEADER_LEN, ID_ENTRY_LEN, TRAILER_LEN, decode_footer, decode_header, decode_index,
+    decode_trailer, footer_crc, take,
+};
+use super::{Damaged, IdEntry, RunDescriptor, SegmentId, SegmentSummary};
+use crate::datalog::LogNumber;
+use crate::protocol::{PublicationId, Sequence, Timestamp};
+
+/// An open segment file. Reading takes no lock and moves no file position, so that any thread may.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    id: SegmentId,
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+/// A part of a run: frames that are checked, and so read, together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Block {
+    pub(crate) log: LogNumber,
+    /// Where its frames are in the file; its ids follow them.
+    pub(crate) offset: u64,
+    /// Of the frames.
+    pub(crate) len: u32,
+    pub(crate) first: Sequence,
+    pub(crate) last: Sequence,
+    pub(crate) first_time: Timestamp,
+    pub(crate) last_time: Timestamp,
+    /// Sum of its payloads.
+    pub(crate) bytes: u64,
+    /// Sum of the payloads of the run's blocks in front of it.
+    pub(crate) bytes_before: u64,
+    pub(super) crc: u32,
+    pub(super) ids_crc: u32,
+}
+
+impl Block {
+    /// Number of publications.
+    pub(crate) fn count(&self) -> u64 {
+        self.last.0 - self.first.0 + 1
+    }
+}
+
+/// Where the blocks of a run are. Never empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RunIndex {
+    blocks: Box<[Block]>,
+}
+
+impl RunIndex {
+    /// In sequence order, without holes.
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Which of [`blocks`](Self::blocks) holds `sequence`.
+    pub(crate) fn position_of(&self, sequence: Sequence) -> Option<usize> {
+        let at = self.blocks.partition_point(|block| block.last < sequence);
+        self.blocks
+            .get(at)
+            .filter(|block| block.first <= sequence)
+            .map(|_| at)
+    }
+
+    /// The block that holds `sequence`.
+    pub(crate) fn block_of(&self, sequence: Sequence) -> Option<&Block> {
+        self.position_of(sequence).map(|at| &self.blocks[at])
+    }
+
+    /// Which of [`blocks`](Self::blocks) is the first that holds a publication of `time` or later.
+    pub(crate) fn position_since(&self, time: Timestamp) -> Option<usize> {
+        let at = self.blocks.partition_point(|block| block.last_time < time);
+        (at < self.blocks.len()).then_some(at)
+    }
+
+    /// The block where retention of the run's newest `kept` payload bytes cuts: everything behind it is within them, itself
+    /// it is not. None if the whole run is.
+    pub(crate) fn position_of_cut(&self, kept: u64) -> Option<usize> {
+        let last = self.blocks.last()?;
+        let total = last.bytes_before + last.bytes;
+        let removed = total.checked_sub(kept).filter(|&removed| removed > 0)?;
+        Some(
+            self.blocks
+                .partition_point(|block| block.bytes_before + block.bytes < removed),
+        )
+    }
+
+    /// Memory that it takes, for a cache's account.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.blocks)
+    }
+}
+
+impl SegmentFile {
+    /// Opens the file of segment `id`. Reads nothing: what is damaged shows when it is read.
+    ///
+    /// # Errors
+    /// If the file can't be opened.
+    pub(crate) fn open(segments: &Path, id: SegmentId) -> std::io::Result<Arc<Self>> {
+        let path = id.path(segments);
+        let file = File::open(&path)?;
+        let len = file.metadata()?.len();
+        Ok(Arc::new(Self {
+            id,
+            path,
+            file,
+            len,
+        }))
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// What the file itself says that it holds: for merging, and for making the catalogue again.
+    ///
+    /// # Errors
+    /// If header, trailer or footer are damaged. Its runs can still be read by descriptors that are known from elsewhere.
+    pub(crate) fn summary(&self) -> Result<SegmentSummary, Damaged> {
+        let damaged = |offset, len, reason: &str| self.damaged(offset, len, None, reason);
+        if self.len < (HEADER_LEN + TRAILER_LEN) as u64 {
+            return Err(damaged(0, self.len, "the file is too short"));
+        }
+        let mut head = [0; HEADER_LEN];
+        self.read_exact(&mut head, 0, None)?;
+        let header = decode_header(&head)
+            .filter(|header| header.id == self.id)
+            .ok_or_else(|| damaged(0, HEADER_LEN as u64, "no header of this segment"))?;
+
+        let trailer_offset = self.len - TRAILER_LEN as u64;
+        let mut trailer = [0; TRAILER_LEN];
+        self.read_exact(&mut trailer, trailer_offset, None)?;
+        let trailer = decode_trailer(&trailer)
+            .ok_or_else(|| damaged(trailer_offset, TRAILER_LEN as u64, "no trailer"))?;
+        let footer_offset = trailer_offset
+            .checked_sub(trailer.footer_len)
+            .filter(|&offset| offset >= HEADER_LEN as u64)
+            .ok_or_else(|| {
+                damaged(
+                    trailer_offset,
+                    TRAILER_LEN as u64,
+                    "the footer is longer than the file",
+                )
+            })?;
+
+        let footer = self.read(footer_offset, trailer.footer_len, None)?;
+        if footer_crc(&head, &footer) != trailer.footer_crc {
+            return Err(damaged(
+                footer_offset,
+                trailer.footer_len,
+                "the footer has a wrong checksum",
+            ));
+        }
+        let runs = decode_footer(&footer, trailer.runs, self.id, self.len).ok_or_else(|| {
+            damaged(
+                footer_offset,
+                trailer.footer_len,
+                "the footer does not fit the file",
+            )
+        })?;
+        Ok(SegmentSummary {
+            header,
+            runs,
+            file_len: self.len,
+        })
+    }
+
+    /// Where the blocks of `run` are. Worth caching.
+    ///
+    /// # Errors
+    /// If the run index is damaged: nothing of the run can be read.
+    pub(crate) fn run_index(&self, run: &RunDescriptor) -> Result<Arc<RunIndex>, Damaged> {
+        let affected = Some((run.log, run.first, run.last));
+        let (offset, len) = (run.index_offset, u64::from(run.index_len));
+        if run.segment != self.id {
+            return Err(self.damaged(offset, len, affected, "the run is another segment's"));
+        }
+        let bytes = self.read(offset, len, affected)?;
+        let blocks = decode_index(run, &bytes)
+            .map_err(|reason| self.damaged(offset, len, affected, reason))?;
+        Ok(Arc::new(RunIndex {
+            blocks: blocks.into(),
+        }))
+    }
+
+    /// The ready frames of a block, back to back.
+    ///
+    /// # Errors
+    /// If they are damaged.
+    pub(crate) fn read_block(&self, block: &Block) -> Result<Bytes, Damaged> {
+        self.read_checked(block.offset, u64::from(block.len), block.crc, block)
+            .map(Bytes::from)
+    }
+
+    /// Ids and payload lengths of a block's publications, in sequence order.
+    ///
+    /// # Errors
+    /// If the block's id table is damaged; its frames may still be readable.
+    pub(crate) fn read_ids(&self, block: &Block) -> Result<Vec<IdEntry>, Damaged> {
+        let len = block.count() * ID_ENTRY_LEN as u64;
+        let bytes = self.read_checked(
+            block.offset + u64::from(block.len),
+            len,
+            block.ids_crc,
+            block,
+        )?;
+        let (entries, _) = bytes.as_chunks::<ID_ENTRY_LEN>();
+        Ok(entries.iter().map(id_entry).collect())
+    }
+
+    /// The ids of the run's publications `from` to `to`, both included, as far as the run goes.
+    ///
+    /// # Errors
+    /// If the run index or an id table on the way is damaged. Going on behind the damaged block's last may succeed.
+    pub(crate) fn ids(
+        &self,
+        run: &RunDescriptor,
+        from: Sequence,
+        to: Sequence,
+    ) -> Result<Vec<PublicationId>, Damaged> {
+        let mut ids = Vec::new();
+        let (from, to) = (from.max(run.first), to.min(run.last));
+        if from <= to {
+            self.for_ids(run, from, to, |_, entry| ids.push(entry.id))?;
+        }
+        Ok(ids)
+    }
+
+    /// Every id of the run that a client supplied, with its place: what the catalogue holds of it.
+    ///
+    /// # Errors
+    /// As [`ids`](Self::ids).
+    pub(crate) fn client_ids(
+        &self,
+        run: &RunDescriptor,
+    ) -> Result<Vec<(PublicationId, Sequence)>, Damaged> {
+        let mut ids = Vec::new();
+        if run.client_ids {
+            self.for_ids(run, run.first, run.last, |sequence, entry| {
+                if entry.client {
+                    ids.push((entry.id, sequence));
+                }
+            })?;
+        }
+        Ok(ids)
+    }
+
+    fn for_ids(
+        &self,
+        run: &RunDescriptor,
+        from: Sequence,
+        to: Sequence,
+        mut tell: impl FnMut(Sequence, IdEntry),
+    ) -> Result<(), Damaged> {
+        let index = self.run_index(run)?;
+        let begin = index.position_of(from).unwrap_or(index.blocks.len());
+        for block in index.blocks[begin..]
+            .iter()
+            .take_while(|block| block.first <= to)
+        {
+            for (sequence, entry) in (block.first.0..).map(Sequence).zip(self.read_ids(block)?) {
+                if from <= sequence && sequence <= to {
+                    tell(sequence, entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_checked(
+        &self,
+        offset: u64,
+        len: u64,
+        crc: u32,
+        block: &Block,
+    ) -> Result<Vec<u8>, Damaged> {
+        let affected = Some((block.log, block.first, block.last));
+        let bytes = self.read(offset, len, affected)?;
+        if crc32c::crc32c(&bytes) != crc {
+            return Err(self.damaged(offset, len, affected, "wrong checksum"));
+        }
+        Ok(bytes)
+    }
+
+    /// Compares with the file's length before it allocates.
+    fn read(&self, offset: u64, len: u64, affected: Affected) -> Result<Vec<u8>, Damaged> {
+        let within = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        let Some(size) = usize::try_from(len).ok().filter(|_| within) else {
+            return Err(self.damaged(offset, len, affected, "beyond the end of the file"));
+        };
+        let mut bytes = vec![0; size];
+        self.read_exact(&mut bytes, offset, affected)?;
+        Ok(bytes)
+    }
+
+    fn read_exact(&self, bytes: &mut [u8], offset: u64, affected: Affected) -> Result<(), Damaged> {
+        self.file
+            .read_exact_at(bytes, offset)
+            .map_err(|error| self.damaged(offset, bytes.len() as u64, affected, &error.to_string()))
+    }
+
+    fn damaged(&self, offset: u64, len: u64, run: Affected, reason: &str) -> Damaged {
+        Damaged {
+            file: self.path.clone(),
+            offset,
+            len,
+            run,
+            reason: reason.into(),
+        }
+    }
+}
+
+type Affected = Option<(LogNumber, Sequence, Sequence)>;
+
+fn id_entry(bytes: &[u8; ID_ENTRY_LEN]) -> IdEntry {
+    let mut rest = bytes.as_slice();
+    let id = take(&mut rest).unwrap_or_default();
+    let word = u32::from_le_bytes(take(&mut rest).unwrap_or_default());
+    IdEntry {
+        id: PublicationId(Uuid::from_bytes(id)),
+        payload: word & !CLIENT_ID,
+        client: word & CLIENT_ID != 0,
+    }
+}
