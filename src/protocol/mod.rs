@@ -6,9 +6,11 @@
 pub mod codec;
 mod command;
 mod error;
+pub mod frame;
 mod ids;
 mod publication;
 mod response;
+mod room;
 mod scan;
 
 pub use command::*;
@@ -16,6 +18,7 @@ pub use error::*;
 pub use ids::*;
 pub use publication::*;
 pub use response::*;
+pub use room::*;
 
 /// The WebSocket subprotocol of protocol 1 in CBOR.
 pub const SUBPROTOCOL: &str = "infotainer.v1.cbor";

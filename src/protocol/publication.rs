@@ -15,7 +15,31 @@
 //!   64 "data"            <byte string head, definite, shortest> <data>
 //! ```
 
+use uuid::Uuid;
+
+use super::frame::{FrameHead, head_len};
 use super::{PublicationId, Sequence, SubscriptionId, Timestamp};
+
+const HEAD: &[u8; 13] = b"\xa1\x6bPublication";
+const FIVE_PAIRS: u8 = 0xa5;
+const SIX_PAIRS: u8 = 0xa6;
+const SUBSCRIPTION_ID_KEY: &[u8; 17] = b"\x6fsubscription_id\x50";
+const PUBLICATION_ID_KEY: &[u8; 16] = b"\x6epublication_id\x50";
+const SEQUENCE_KEY: &[u8; 10] = b"\x68sequence\x1b";
+const TIME_KEY: &[u8; 6] = b"\x64time\x1b";
+const PUBLISHER_KEY: &[u8; 10] = b"\x69publisher";
+const DATA_KEY: &[u8; 5] = b"\x64data";
+
+// Where the values stand in the frame's payload.
+const FIELDS_AT: usize = HEAD.len();
+const SUBSCRIPTION_ID_AT: usize = FIELDS_AT + 1 + SUBSCRIPTION_ID_KEY.len();
+const PUBLICATION_ID_AT: usize = SUBSCRIPTION_ID_AT + 16 + PUBLICATION_ID_KEY.len();
+const SEQUENCE_AT: usize = PUBLICATION_ID_AT + 16 + SEQUENCE_KEY.len();
+const TIME_AT: usize = SEQUENCE_AT + 8 + TIME_KEY.len();
+const FIXED: usize = TIME_AT + 8;
+
+const BYTE_STRING: u8 = 0x40;
+const TEXT_STRING: u8 = 0x60;
 
 /// What a publication is made of.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -32,20 +56,123 @@ pub struct Publication<'a> {
 impl Publication<'_> {
     /// The bytes that [`encode_into`](Self::encode_into) adds.
     pub fn encoded_len(&self) -> usize {
-        todo!()
+        let payload_len = self.payload_len();
+        head_len(payload_len) + payload_len
+    }
+
+    fn payload_len(&self) -> usize {
+        let publisher = self
+            .publisher
+            .map_or(0, |text| PUBLISHER_KEY.len() + string_len(text.len()));
+        FIXED + publisher + DATA_KEY.len() + string_len(self.data.len())
     }
 
     /// Adds the ready frame to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        todo!()
+        let payload_len = self.payload_len();
+        let head = FrameHead::binary(payload_len);
+        out.reserve(head.as_bytes().len() + payload_len);
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(&self.fixed());
+        if let Some(publisher) = self.publisher {
+            out.extend_from_slice(PUBLISHER_KEY);
+            put_string(out, TEXT_STRING, publisher.as_bytes());
+        }
+        out.extend_from_slice(DATA_KEY);
+        put_string(out, BYTE_STRING, self.data);
     }
+
+    /// Everything between the WebSocket header and the optional publisher. Made on the stack, so that `out` grows once.
+    fn fixed(&self) -> [u8; FIXED] {
+        let mut fixed = [0; FIXED];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            fixed[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(HEAD);
+        put(&[if self.publisher.is_some() {
+            SIX_PAIRS
+        } else {
+            FIVE_PAIRS
+        }]);
+        put(SUBSCRIPTION_ID_KEY);
+        put(self.subscription_id.0.as_bytes());
+        put(PUBLICATION_ID_KEY);
+        put(self.publication_id.0.as_bytes());
+        put(SEQUENCE_KEY);
+        put(&self.sequence.0.to_be_bytes());
+        put(TIME_KEY);
+        put(&self.time.0.to_be_bytes());
+        fixed
+    }
+}
+
+/// The bytes of a definite string of `len` bytes, its head included.
+fn string_len(len: usize) -> usize {
+    len + match len {
+        0..=23 => 1,
+        24..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, major: u8, string: &[u8]) {
+    let len = string.len();
+    match len {
+        0..=23 => out.push(major + len as u8),
+        24..=0xff => out.extend_from_slice(&[major + 24, len as u8]),
+        0x100..=0xffff => {
+            out.push(major + 25);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        0x1_0000..=0xffff_ffff => {
+            out.push(major + 26);
+            out.extend_from_slice(&(len as u32).to_be_bytes());
+        }
+        _ => {
+            out.push(major + 27);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(string);
+}
+
+/// The definite string of major type `major` that `bytes` begins with, and what is behind it. Its head has to be as
+/// short as it can be, or one publication would have two encodings.
+fn split_string(major: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&first, rest) = bytes.split_first()?;
+    let (len, rest) = match first.wrapping_sub(major) {
+        len @ 0..=23 => (u64::from(len), rest),
+        24 => rest
+            .split_first()
+            .map(|(&len, rest)| (u64::from(len), rest))?,
+        25 => rest
+            .split_first_chunk()
+            .map(|(len, rest)| (u64::from(u16::from_be_bytes(*len)), rest))?,
+        26 => rest
+            .split_first_chunk()
+            .map(|(len, rest)| (u64::from(u32::from_be_bytes(*len)), rest))?,
+        27 => rest
+            .split_first_chunk()
+            .map(|(len, rest)| (u64::from_be_bytes(*len), rest))?,
+        _ => return None,
+    };
+    let len = usize::try_from(len).ok()?;
+    let head_len = bytes.len() - rest.len();
+    let (string, behind) = rest.split_at_checked(len)?;
+    (head_len + len == string_len(len)).then_some((string, behind))
 }
 
 /// A publication as it is stored: a view on the bytes of one ready frame.
 #[derive(Clone, Copy)]
 pub struct StoredPublication<'a> {
     frame: &'a [u8],
+    /// Of the frame's payload: the part whose places are fixed.
+    fixed: &'a [u8; FIXED],
+    data: &'a [u8],
 }
 
 /// Bytes that are no stored publication.
@@ -59,8 +186,29 @@ impl<'a> StoredPublication<'a> {
     /// # Errors
     /// If `bytes` does not begin with one whole ready frame of the fixed layout.
     pub fn split_first(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), NotAPublication> {
-        let _ = bytes;
-        todo!()
+        Self::try_split_first(bytes).ok_or(NotAPublication)
+    }
+
+    fn try_split_first(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (head_len, payload_len) = FrameHead::read_binary(bytes)?;
+        let (frame, behind) = bytes.split_at_checked(head_len.checked_add(payload_len)?)?;
+        let (fixed, rest) = frame[head_len..].split_first_chunk::<FIXED>()?;
+        if !has_fixed_keys(fixed) {
+            return None;
+        }
+        let rest = match fixed[FIELDS_AT] {
+            FIVE_PAIRS => rest,
+            SIX_PAIRS => {
+                let (publisher, rest) =
+                    split_string(TEXT_STRING, rest.strip_prefix(PUBLISHER_KEY)?)?;
+                std::str::from_utf8(publisher).ok()?;
+                rest
+            }
+            _ => return None,
+        };
+        let (data, rest) = split_string(BYTE_STRING, rest.strip_prefix(DATA_KEY)?)?;
+        rest.is_empty()
+            .then_some((Self { frame, fixed, data }, behind))
     }
 
     /// The ready frame.
@@ -70,32 +218,68 @@ impl<'a> StoredPublication<'a> {
 
     /// The encoded map of the fields: an entry of `DataLogEntry`.
     pub fn fields(&self) -> &'a [u8] {
-        todo!()
+        &self.frame[self.fields_offset()..]
+    }
+
+    /// Where [`fields`](Self::fields) begin in [`frame`](Self::frame).
+    pub fn fields_offset(&self) -> usize {
+        let payload_len = match self.frame[1] {
+            126 => 126,
+            127 => usize::MAX,
+            len => usize::from(len),
+        };
+        head_len(payload_len) + FIELDS_AT
     }
 
     /// The subscription it was submitted to.
     pub fn subscription_id(&self) -> SubscriptionId {
-        todo!()
+        SubscriptionId(Uuid::from_bytes(self.fixed_value(SUBSCRIPTION_ID_AT)))
     }
 
     /// Its id.
     pub fn publication_id(&self) -> PublicationId {
-        todo!()
+        PublicationId(Uuid::from_bytes(self.fixed_value(PUBLICATION_ID_AT)))
     }
 
     /// Its number in the log.
     pub fn sequence(&self) -> Sequence {
-        todo!()
+        Sequence(u64::from_be_bytes(self.fixed_value(SEQUENCE_AT)))
     }
 
     /// When it was accepted.
     pub fn time(&self) -> Timestamp {
-        todo!()
+        Timestamp(u64::from_be_bytes(self.fixed_value(TIME_AT)))
     }
 
     /// Its payload.
     pub fn data(&self) -> &'a [u8] {
-        todo!()
+        self.data
+    }
+
+    fn fixed_value<const N: usize>(&self, at: usize) -> [u8; N] {
+        *self.fixed[at..]
+            .first_chunk()
+            .expect("invariant: every value lies within the fixed part")
+    }
+}
+
+fn has_fixed_keys(fixed: &[u8; FIXED]) -> bool {
+    fixed.starts_with(HEAD)
+        && fixed[FIELDS_AT + 1..].starts_with(SUBSCRIPTION_ID_KEY)
+        && fixed[SUBSCRIPTION_ID_AT + 16..].starts_with(PUBLICATION_ID_KEY)
+        && fixed[PUBLICATION_ID_AT + 16..].starts_with(SEQUENCE_KEY)
+        && fixed[SEQUENCE_AT + 8..].starts_with(TIME_KEY)
+}
+
+impl std::fmt::Debug for StoredPublication<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredPublication")
+            .field("subscription_id", &self.subscription_id())
+            .field("publication_id", &self.publication_id())
+            .field("sequence", &self.sequence())
+            .field("time", &self.time())
+            .field("data_len", &self.data.len())
+            .finish()
     }
 }
 
@@ -121,18 +305,33 @@ pub fn stored_publications(
     })
 }
 
+/// The bits of a made id that tell nothing.
+const RANDOM_BITS: u32 = 50;
+
 impl PublicationId {
     /// The id that the server makes: version 7 of the publication's own `time`, the low 24 bits of its sequence, and 50
     /// random bits (RFC 9562, section 5.7: `rand_a` and the first 12 bits of `rand_b` hold the sequence's bits).
     pub fn made(time: Timestamp, sequence: Sequence, random: u64) -> Self {
-        let _ = (time, sequence, random);
-        todo!()
+        let sequence = u128::from(sequence.0 & 0xff_ffff);
+        let bits = (u128::from(time.0) & 0xffff_ffff_ffff) << 80
+            | 7 << 76
+            | (sequence >> 12) << 64
+            | 0b10 << 62
+            | (sequence & 0xfff) << RANDOM_BITS
+            | u128::from(random) & ((1 << RANDOM_BITS) - 1);
+        Self(Uuid::from_u128(bits))
     }
 
     /// The time and the low 24 bits of the sequence, if the id has the form that the server makes. A client's own id may have
     /// it too; only comparing tells.
     pub fn made_of(self) -> Option<(Timestamp, u32)> {
-        todo!()
+        let bits = self.0.as_u128();
+        if (bits >> 76) & 0xf != 7 || (bits >> 62) & 0b11 != 0b10 {
+            return None;
+        }
+        let high = (bits >> 64) as u32 & 0xfff;
+        let low = (bits >> RANDOM_BITS) as u32 & 0xfff;
+        Some((Timestamp((bits >> 80) as u64), high << 12 | low))
     }
 
     /// Whether the server may have made this id for the publication at `sequence`, `time`: such ids need no index.
@@ -140,3 +339,6 @@ impl PublicationId {
         self.made_of() == Some((time, (sequence.0 & 0xff_ffff) as u32))
     }
 }
+
+#[cfg(test)]
+mod tests;

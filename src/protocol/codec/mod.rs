@@ -1,0 +1,67 @@
+//! Between bytes and [`Request`], [`ServerResponse`]. The only user of serde_cbor.
+//!
+//! `decode` turns a scanned message into a command, field by field; `encode` makes responses into ready frames. What is
+//! well-formed is judged by [`scan`](super::scan) before serde_cbor sees a byte.
+
+mod decode;
+mod encode;
+mod field;
+mod value;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use decode::decode_request;
+pub use encode::{encode_response, encoded_len};
+
+use super::{RequestId, ServerError};
+
+/// Why a client message is no [`Request`](super::Request), ready to be answered.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rejection {
+    /// The id to answer under, where the message carries a valid one.
+    pub request_id: Option<RequestId>,
+    /// The answer.
+    pub error: ServerError,
+}
+
+/// The CBOR of a value that the server keeps for itself (state records of the data log).
+///
+/// # Panics
+/// If `T` refuses to be serialized, which no type of the server does.
+pub fn encode_state<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_cbor::to_vec(value)
+        .expect("invariant: state records can be serialized, and a vector takes every byte")
+}
+
+/// The value that [`encode_state`] made `bytes` of.
+///
+/// # Errors
+/// If `bytes` is not the encoding of a `T`.
+pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
+    serde_cbor::from_slice(bytes).map_err(|error| StateError(error.to_string()))
+}
+
+/// A state record that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("a state record can't be decoded: {0}")]
+pub struct StateError(String);
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::protocol::ClientCommand;
+
+    #[test]
+    fn ping_in_each_form_is_ping() {
+        for message in [
+            &b"\x64Ping"[..],
+            b"\xa1\x64Ping\xa0",
+            b"\xa1\x64Ping\xa1\x01\xe0",
+        ] {
+            let request = decode_request(&Bytes::copy_from_slice(message)).unwrap();
+            assert_eq!(request.command, ClientCommand::Ping);
+        }
+    }
+}
