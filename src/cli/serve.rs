@@ -254,6 +254,29 @@ mod tests {
         ServeArgs::from_arg_matches_mut(&mut matches).unwrap()
     }
 
+    /// What the help says of a default that clap does not fill in.
+    fn told_default(help: &str) -> Option<&str> {
+        help.split_once("[default: ")?.1.strip_suffix(']')
+    }
+
+    #[test]
+    fn readme_lists_exactly_the_variables_with_their_defaults() {
+        let command = ServeArgs::augment_args(clap::Command::new("serve"));
+        let settings = command.get_arguments().filter_map(|arg| {
+            let default = match arg.get_default_values() {
+                [] => told_default(&arg.get_help()?.to_string())?.to_owned(),
+                [default, ..] => format!("`{}`", default.to_str()?),
+            };
+            Some((arg.get_env()?.to_str()?.to_owned(), default))
+        });
+        let rows = include_str!("../../README.md").lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| `INFOTAINER_")?.split(" | ");
+            let name = format!("INFOTAINER_{}", cells.next()?.strip_suffix('`')?);
+            Some((name, cells.next()?.to_owned()))
+        });
+        assert_eq!(rows.collect::<Vec<_>>(), settings.collect::<Vec<_>>());
+    }
+
     #[test]
     fn without_settings_the_defaults_hold() {
         assert_eq!(serve_with(&[]).config().unwrap(), Config::default());
