@@ -4,10 +4,22 @@
 
 use std::{env, process::Output};
 
-use assert_cmd::Command;
+use assert_cmd::{Command, cargo::cargo_bin};
 
 fn infotainer(args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::cargo_bin("infotainer").unwrap();
+    output(Command::cargo_bin("infotainer").unwrap(), args, variables)
+}
+
+/// As [`infotainer`], where a process may have 300 files open and no more, so that the start fails.
+fn infotainer_with_few_files(variables: &[(&str, &str)]) -> Output {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "ulimit -n 300 && exec \"$0\" \"$@\""])
+        .arg(cargo_bin("infotainer"));
+    output(shell, &[], variables)
+}
+
+fn output(mut command: Command, args: &[&str], variables: &[(&str, &str)]) -> Output {
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("INFOTAINER_")) {
         command.env_remove(name);
     }
@@ -211,4 +223,53 @@ fn version_and_help_go_to_stdout_and_end_with_0() {
     ] {
         assert!(help.contains(word), "{word} is not in the help:\n{help}");
     }
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_ends_the_start_with_1_and_says_so() {
+    let output = infotainer_with_few_files(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("10000 connections need 10256 open files, but this process may have 300"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_unknown_variable_is_warned_of_and_the_nearest_name_told() {
+    let output =
+        infotainer_with_few_files(&[("INFOTAINER_WROKERS", "1"), ("INFOTAINER_COLOUR", "blue")]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(
+            "INFOTAINER_WROKERS is no setting of infotainer; was INFOTAINER_WORKERS meant?"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.contains("INFOTAINER_COLOUR is no setting of infotainer\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn log_lines_in_json_are_one_object_each() {
+    let output = infotainer_with_few_files(&[
+        ("INFOTAINER_LOG_FORMAT", "json"),
+        ("INFOTAINER_COLOUR", "blue"),
+    ]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert_eq!(
+        line["message"],
+        "INFOTAINER_COLOUR is no setting of infotainer"
+    );
+    assert!(
+        line["time"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z')),
+        "{line}"
+    );
 }
