@@ -1,6 +1,14 @@
 //! `infotainer serve`: the environment becomes a [`Config`], and the server runs on it until it is told to stop.
 
-use std::{env, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    fmt::Display,
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory};
 use infotainer::{
@@ -238,6 +246,36 @@ fn serve_until_stopped(config: Config) -> Result<(), Failure> {
     )))
 }
 
+/// Says on `out` that the server is there, and what to do with it.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "called once there is a server to tell of")
+)]
+fn announce(
+    out: &mut dyn Write,
+    address: SocketAddr,
+    data_dir: &Path,
+    recovered: &dyn Display,
+) -> io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    // What a person can look for, where it can be told.
+    let data_dir = data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| data_dir.to_owned());
+    writeln!(out, "infotainer {version} listens on ws://{address}/ws")?;
+    writeln!(out, "data:      {}", data_dir.display())?;
+    let mut label = "recovered:";
+    for line in recovered.to_string().lines() {
+        writeln!(out, "{label:10} {line}")?;
+        label = "";
+    }
+    writeln!(
+        out,
+        "next:      curl http://{address}/healthz, or a client as in README.md under \"The first minute\"; Ctrl-C stops"
+    )?;
+    out.flush()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::FromArgMatches;
@@ -252,6 +290,34 @@ mod tests {
             .try_get_matches_from([&["serve"], args].concat())
             .unwrap();
         ServeArgs::from_arg_matches_mut(&mut matches).unwrap()
+    }
+
+    #[test]
+    fn the_start_says_where_it_listens_where_its_data_lies_what_it_recovered_and_what_to_try() {
+        let mut said = Vec::new();
+        let address = "127.0.0.1:8949".parse().unwrap();
+        announce(
+            &mut said,
+            address,
+            Path::new("/nowhere/data"),
+            &"3 logs\n7 bytes were cut",
+        )
+        .unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(
+            said.lines().collect::<Vec<_>>(),
+            [
+                concat!(
+                    "infotainer ",
+                    env!("CARGO_PKG_VERSION"),
+                    " listens on ws://127.0.0.1:8949/ws"
+                ),
+                "data:      /nowhere/data",
+                "recovered: 3 logs",
+                "           7 bytes were cut",
+                "next:      curl http://127.0.0.1:8949/healthz, or a client as in README.md under \"The first minute\"; Ctrl-C stops",
+            ]
+        );
     }
 
     /// What the help says of a default that clap does not fill in.
