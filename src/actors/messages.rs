@@ -8,7 +8,7 @@ use actix::Message;
 use crate::{
     datalog::{Page, ReadError},
     domain::{ConnectionId, Handed, Identity, LogNumber},
-    protocol::{Request, Sequence, codec::Rejection},
+    protocol::{Request, Sequence, SubscriptionId, codec::Rejection},
 };
 
 /// Whether a connection of this identity may be opened: false if there are too many durable sessions, or the server is stopping.
@@ -69,6 +69,7 @@ pub(crate) struct Cursors(pub(crate) Vec<(ConnectionId, Vec<Handed>)>);
 #[derive(Message)]
 #[rtype(result = "Result<Page, ReadError>")]
 pub(crate) struct MemoryPage {
+    pub(crate) subscription: SubscriptionId,
     pub(crate) log: LogNumber,
     pub(crate) after: Sequence,
     pub(crate) through: Sequence,

@@ -72,6 +72,11 @@ impl Staging {
         self.logged_in = batch.number;
     }
 
+    /// Effects of a Memory subscription follow what `batch` brings.
+    pub fn travel_with(&mut self, batch: &Batch) {
+        self.logged_in = batch.number;
+    }
+
     /// The next publication begins a chunk: something has its place in front of it.
     pub fn close_chunk(&mut self) {
         self.open = None;
@@ -206,7 +211,7 @@ impl Batch {
     }
 
     /// Adds a publication to its subscription's open chunk, or to a new one. It is written unless its durability is `Memory`, and goes
-    /// to `workers` when `level` is reached. Returns where the frame stands in the chunk.
+    /// to `workers` when `level` is reached. Returns its frame.
     pub fn publish(
         &mut self,
         staging: &mut Staging,
@@ -215,7 +220,7 @@ impl Batch {
         level: Durability,
         workers: Workers,
         is_written: bool,
-    ) {
+    ) -> &[u8] {
         let place = match staging.open {
             Some((batch, place))
                 if batch == self.number
@@ -252,6 +257,7 @@ impl Batch {
             self.publication_bytes += (chunk.frames.len() - before) as u64;
             self.needs_sync |= level == Durability::Synced;
         }
+        &chunk.frames[before..]
     }
 
     /// The batch as it is written and released.

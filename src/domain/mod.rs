@@ -2,11 +2,23 @@
 //! return effects. Knows no I/O, no clock, no actor and no CBOR.
 
 mod batch;
+pub mod broker;
 mod effect;
 mod log;
+mod memory_log;
+mod read;
+mod session;
 mod settings;
+mod state;
+mod subscription;
 
 pub use batch::*;
+pub use broker::{Broker, BrokerLimits, KnownIds};
 pub use effect::*;
 pub use log::*;
+pub use memory_log::*;
+pub use read::*;
+pub use session::*;
 pub use settings::*;
+pub use state::*;
+pub use subscription::*;

@@ -1,0 +1,271 @@
+//! The state machine behind the server: commands in, records and effects out.
+//!
+//! Owns the subscription table and the sessions. Does not own clocks (every call is handed `now`), the log itself (it says what is
+//! appended, [`SealedBatch`]), or sockets (it says what is sent, [`Effect`]). Commands are applied at once; what they bring is released
+//! when the batch that they went into has reached its durability.
+//!
+//! ```text
+//!  handle, connect, ... ──> building ──seal──> ready ──take_logged──> written, synced, released ──> committed
+//!                       └─> direct (Memory subscriptions) ──take_direct──> released
+//! ```
+//!
+//! Invariants:
+//! * a subscription's sequences have no hole and are given once; what a failed write took back is never given again, since nothing is
+//!   appended after it;
+//! * effects about one subscription leave in the order of the commands;
+//! * a connection that no longer speaks for its session changes nothing.
+
+mod commands;
+mod failure;
+mod logs;
+mod restore;
+mod retention;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+pub use restore::Restored as RestoredState;
+pub use retention::{RetentionCheck, RetentionCut};
+
+use super::{
+    Batch, ConnectionId, Defaults, Effect, LogNumber, Record, ReplyTo, SealedBatch, Session,
+    Staging, Subscription,
+};
+use crate::protocol::{
+    Durability, ErrorCode, Limits, PublicationId, Sequence, ServerError, ServerResponse, SessionId,
+    SubscriptionId, Timestamp,
+};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A batch that has grown to this is sealed: with the largest message in it, it still fits a journal.
+const BATCH_SIZE: u64 = 8 << 20;
+
+/// What a publication adds to a batch beside its payload, at most.
+pub const PUBLICATION_OVERHEAD: u64 = 1024;
+
+/// What the broker is held to.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the words are those of the configuration")]
+pub struct BrokerLimits {
+    pub defaults: Defaults,
+    pub max_subscriptions: usize,
+    pub max_sessions: usize,
+    /// Milliseconds.
+    pub session_expiry: u64,
+    /// Bytes of frames that a Memory subscription without limits keeps.
+    pub memory_log: u64,
+    /// For `Welcome`; `max_subscriptions` of it is held to.
+    pub limits: Limits,
+}
+
+/// Whether a log holds a publication id; asked for what is committed.
+pub trait KnownIds {
+    /// The sequence of `id` in `log`.
+    ///
+    /// # Errors
+    /// A sentence that says why it can't be told.
+    fn find(
+        &self,
+        log: LogNumber,
+        id: PublicationId,
+        through: Sequence,
+    ) -> Result<Option<Sequence>, String>;
+}
+
+/// The state machine.
+pub struct Broker {
+    limits: BrokerLimits,
+    known: Box<dyn KnownIds>,
+    random: fastrand::Rng,
+    subscriptions: Map<SubscriptionId, Subscription>,
+    /// The same, in order, for lists.
+    order: BTreeSet<SubscriptionId>,
+    next_log: u64,
+    sessions: Map<SessionId, Session>,
+    connections: Map<ConnectionId, SessionId>,
+    durable_sessions: usize,
+    /// Ids that clients supplied, not committed yet, with the batch that they are in.
+    uncommitted: Map<(LogNumber, PublicationId), Sequence>,
+    uncommitted_order: VecDeque<(u64, LogNumber, PublicationId)>,
+    building: Batch,
+    ready: VecDeque<SealedBatch>,
+    direct: Batch,
+    next_batch: u64,
+    committed: u64,
+    /// Bytes of publications in `building`, `ready` and what was taken and is not committed.
+    pending_bytes: u64,
+    room: Room,
+    retention_cursor: Option<SubscriptionId>,
+    available: bool,
+    stopping: bool,
+}
+
+/// What may still be appended: see [`Broker::set_room`].
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    guaranteed: u64,
+    full: bool,
+}
+
+impl Broker {
+    /// Whether the next command can be handled: false means to wait until a commit or [`set_room`](Self::set_room), because a
+    /// publication could not be given a sequence now without risking that it finds no room.
+    pub fn is_ready(&self) -> bool {
+        self.room.full
+            || !self.available
+            || self.pending_bytes + self.limits.limits.max_message_size + PUBLICATION_OVERHEAD
+                <= self.room.guaranteed
+    }
+
+    /// What the log can take: `guaranteed` bytes of publications beyond what is committed; if it is `full`, that is all for now.
+    pub fn set_room(&mut self, guaranteed: u64, full: bool) {
+        self.room = Room { guaranteed, full };
+    }
+
+    /// The next batch to be written, in order. `more` tells whether the one that is being filled may be taken, too.
+    pub fn take_logged(&mut self) -> Option<SealedBatch> {
+        if self.ready.is_empty() && !self.building.is_empty() {
+            self.seal();
+        }
+        self.ready.pop_front()
+    }
+
+    /// Whether anything waits to be written or released through the log.
+    pub fn has_logged(&self) -> bool {
+        !self.ready.is_empty() || !self.building.is_empty()
+    }
+
+    /// What is released without the log.
+    pub fn take_direct(&mut self) -> Option<SealedBatch> {
+        if self.direct.is_empty() {
+            return None;
+        }
+        let next = self.new_batch();
+        Some(std::mem::replace(&mut self.direct, next).seal())
+    }
+
+    /// The batch with this number, and so all before it, was written as it should and released.
+    pub fn committed(&mut self, number: u64, publication_bytes: u64) {
+        self.committed = number;
+        self.pending_bytes -= publication_bytes;
+        while let Some(&(batch, log, id)) = self.uncommitted_order.front() {
+            if batch > number {
+                break;
+            }
+            self.uncommitted.remove(&(log, id));
+            self.uncommitted_order.pop_front();
+        }
+    }
+
+    /// From now on, nothing new begins.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// How many durable sessions there are.
+    pub fn durable_session_count(&self) -> usize {
+        self.durable_sessions
+    }
+
+    fn new_batch(&mut self) -> Batch {
+        self.next_batch += 1;
+        Batch::new(self.next_batch)
+    }
+
+    fn seal(&mut self) {
+        let next = self.new_batch();
+        self.ready
+            .push_back(std::mem::replace(&mut self.building, next).seal());
+    }
+
+    fn seal_if_large(&mut self) {
+        if self.building.publication_bytes() >= BATCH_SIZE {
+            self.seal();
+        }
+    }
+
+    /// Writes down a change of state that no subscription's stream depends on.
+    fn record(&mut self, record: Record) {
+        if self.available {
+            self.building.record(record);
+        }
+    }
+
+    /// An answer that is about no subscription.
+    fn answer(&mut self, to: ReplyTo, response: ServerResponse) {
+        self.building
+            .effect(Durability::Synced, Effect::Answer(to, response));
+    }
+
+    /// An answer about a subscription, in its place among the others about it.
+    fn answer_about(&mut self, to: ReplyTo, id: SubscriptionId, response: ServerResponse) {
+        self.effect_about(id, Effect::Answer(to, response));
+    }
+
+    /// An effect for one connection, about a subscription.
+    fn effect_about(&mut self, id: SubscriptionId, effect: Effect) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return self.building.effect(Durability::Synced, effect);
+        };
+        let durability = subscription.settings.durability;
+        let staging = &mut subscription.staging;
+        let (batch, level) = stage(
+            &mut self.building,
+            &mut self.direct,
+            self.committed,
+            durability,
+            staging,
+        );
+        batch.effect(level, effect);
+    }
+
+    fn fail(&mut self, to: ReplyTo, error: ServerError) {
+        match error.subscription_id {
+            Some(id) => self.effect_about(id, Effect::error(to, error)),
+            None => self
+                .building
+                .effect(Durability::Synced, Effect::error(to, error)),
+        }
+    }
+
+    /// Whether state can be changed.
+    fn writable(&self) -> Result<(), ServerError> {
+        if self.available {
+            Ok(())
+        } else {
+            Err(ServerError::new(
+                ErrorCode::LogUnavailable,
+                "the log can't be written any more: the server serves what it has until it is started again",
+            ))
+        }
+    }
+}
+
+/// The batch that an effect about a subscription goes into, and the level at which it is released.
+fn stage<'a>(
+    building: &'a mut Batch,
+    direct: &'a mut Batch,
+    committed: u64,
+    durability: Durability,
+    staging: &mut Staging,
+) -> (&'a mut Batch, Durability) {
+    if durability == Durability::Memory && !staging.is_logged_after(committed) {
+        return (direct, Durability::Memory);
+    }
+    let level = staging.level(building, durability);
+    staging.travel_with(building);
+    (building, level)
+}
+
+/// A time in which publications of one subscription never go back.
+fn advance(last: Timestamp, now: Timestamp) -> Timestamp {
+    last.max(now)
+}

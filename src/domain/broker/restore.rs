@@ -1,0 +1,122 @@
+//! What a restart begins with.
+
+use std::collections::HashMap;
+
+use super::{
+    super::{Batch, LogExtent, StateEntry, Subscription, state},
+    Broker, BrokerLimits, KnownIds, Room,
+};
+use crate::{
+    domain::{Held, LogNumber, Record, Session},
+    protocol::{Durability, Epoch, Timestamp},
+};
+
+/// What the data log holds.
+pub struct Restored {
+    /// The state map.
+    pub entries: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Every live log.
+    pub logs: HashMap<LogNumber, LogExtent>,
+    /// Log numbers from here on were never used.
+    pub next_log: u64,
+    /// Logs whose end may be missing by damage.
+    pub uncertain: Vec<LogNumber>,
+    /// Whether Written logs may miss their end: the last end was unclean, and in another boot of the machine.
+    pub unclean_boot: bool,
+}
+
+impl Broker {
+    /// A broker with what a restart found. What that changes (new epochs) is in its first batch.
+    pub fn new(
+        limits: BrokerLimits,
+        restored: Restored,
+        known: Box<dyn KnownIds>,
+        now: Timestamp,
+    ) -> Self {
+        let mut broker = Self {
+            limits,
+            known,
+            random: fastrand::Rng::new(),
+            subscriptions: Default::default(),
+            order: Default::default(),
+            next_log: restored.next_log,
+            sessions: Default::default(),
+            connections: Default::default(),
+            durable_sessions: 0,
+            uncommitted: Default::default(),
+            uncommitted_order: Default::default(),
+            building: Batch::new(1),
+            ready: Default::default(),
+            direct: Batch::new(2),
+            next_batch: 2,
+            committed: 0,
+            pending_bytes: 0,
+            room: Room {
+                guaranteed: u64::MAX,
+                full: false,
+            },
+            retention_cursor: None,
+            available: true,
+            stopping: false,
+        };
+        let mut cursors = Vec::new();
+        let mut logs = restored.logs;
+        for (key, value) in &restored.entries {
+            match StateEntry::decode(key, value) {
+                Ok(StateEntry::Subscription(id, state)) => {
+                    let mut subscription = Subscription::new(id, state);
+                    if let Some(extent) = logs.remove(&subscription.log) {
+                        subscription.restore(&extent);
+                    }
+                    broker.next_log = broker.next_log.max(subscription.log.0 + 1);
+                    let loses_end = match subscription.settings.durability {
+                        Durability::Memory => true,
+                        Durability::Written => {
+                            restored.unclean_boot || restored.uncertain.contains(&subscription.log)
+                        }
+                        Durability::Synced => restored.uncertain.contains(&subscription.log),
+                    };
+                    if loses_end {
+                        subscription.epoch = Epoch::random();
+                        broker
+                            .building
+                            .record(state::put_subscription(id, &subscription.state()));
+                    }
+                    broker.order.insert(id);
+                    broker.subscriptions.insert(id, subscription);
+                }
+                Ok(StateEntry::Cursor(session, id, state)) => {
+                    cursors.push((session, Held::restored(id, state)))
+                }
+                Err(error) => log::error!("an entry of the state map is left alone: {error}"),
+            }
+        }
+        for (log, _) in logs {
+            log::warn!("log {} belongs to no subscription and is removed", log.0);
+            broker.building.record(Record::RemoveLog(log));
+        }
+        for (id, held) in cursors {
+            broker.restore_cursor(id, held, now);
+        }
+        broker
+    }
+
+    fn restore_cursor(&mut self, id: crate::protocol::SessionId, held: Held, now: Timestamp) {
+        match self.subscriptions.get_mut(&held.subscription) {
+            Some(subscription) if subscription.log == held.log => {
+                subscription.add_session(id);
+                let durable_sessions = &mut self.durable_sessions;
+                self.sessions
+                    .entry(id)
+                    .or_insert_with(|| {
+                        *durable_sessions += 1;
+                        Session::new(id, true, now)
+                    })
+                    .hold(held);
+            }
+            _ => self
+                .building
+                .record(state::delete_cursor(id, held.subscription)),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Which logs have more than they keep.
+
+use std::ops::Bound::{Excluded, Unbounded};
+
+use super::{
+    super::{Cut, LogNumber, Record},
+    Broker,
+};
+use crate::protocol::{Retention, Sequence, SubscriptionId, Timestamp};
+
+/// A log that is over its limits: the data log knows where it is to be cut.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the words are those of the protocol")]
+pub struct RetentionCheck {
+    pub subscription: SubscriptionId,
+    pub log: LogNumber,
+    /// The newest.
+    pub last: Sequence,
+    pub retention: Retention,
+}
+
+/// Where a log is cut.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[allow(missing_docs, reason = "as in RetentionCheck")]
+pub struct RetentionCut {
+    pub subscription: SubscriptionId,
+    pub log: LogNumber,
+    pub cut: Cut,
+}
+
+impl Broker {
+    /// Looks at the next `share`th part of all subscriptions; called so many times within the time in which retention acts, it
+    /// looks at each.
+    pub fn retention_due(&mut self, share: usize, now: Timestamp) -> Vec<RetentionCheck> {
+        let count = self.subscriptions.len().div_ceil(share);
+        let begin = self.retention_cursor.map_or(Unbounded, Excluded);
+        let mut due = Vec::new();
+        let mut reached = None;
+        for id in self.order.range((begin, Unbounded)).take(count) {
+            reached = Some(*id);
+            let Some(subscription) = self.subscriptions.get_mut(id) else {
+                continue;
+            };
+            let retention = subscription.settings.retention(&self.limits.defaults);
+            if retention == Retention::default() || subscription.kept() == 0 {
+                continue;
+            }
+            if let Some(memory) = &mut subscription.memory {
+                if let Some(cut) = memory.retain(retention, self.limits.memory_log, now) {
+                    subscription.cut(&cut);
+                }
+                continue;
+            }
+            let age = now.0.saturating_sub(subscription.first_time.0);
+            let over = |limit: Option<u64>, has: u64| limit.is_some_and(|limit| has > limit);
+            if over(retention.max_publications, subscription.kept())
+                || over(retention.max_bytes, subscription.bytes)
+                || over(retention.max_age, age)
+            {
+                let (subscription, log, last) = (*id, subscription.log, subscription.last);
+                due.push(RetentionCheck {
+                    subscription,
+                    log,
+                    last,
+                    retention,
+                });
+            }
+        }
+        self.retention_cursor = reached;
+        due
+    }
+
+    /// Removes what is in front of a cut.
+    pub fn retain(
+        &mut self,
+        RetentionCut {
+            subscription: id,
+            log,
+            cut,
+        }: RetentionCut,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return;
+        };
+        if subscription.log != log || cut.first <= subscription.first || !self.available {
+            return;
+        }
+        subscription.cut(&cut);
+        self.building.record(Record::Truncate {
+            log,
+            first: cut.first,
+        });
+    }
+}

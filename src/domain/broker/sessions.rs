@@ -1,0 +1,240 @@
+//! Connections and the sessions behind them.
+
+use super::{
+    super::{Handed, Held, Identity, Restored, Session, WelcomeEffect, state},
+    Broker,
+};
+use crate::{
+    domain::{ConnectionId, Effect},
+    protocol::{Durability, RestoredSubscription, SERVER, SessionId, Timestamp, Welcome},
+};
+
+impl Broker {
+    /// Whether a connection of `identity` may be opened.
+    pub fn may_connect(&self, identity: Identity) -> bool {
+        !self.stopping
+            && match identity {
+                Identity::Transient => true,
+                Identity::Durable(id) => {
+                    self.sessions.contains_key(&id)
+                        || self.durable_sessions < self.limits.max_sessions
+                }
+            }
+    }
+
+    /// `connection` speaks for `identity` from now on. If another one did, it is fenced: it has to be taken over, and
+    /// [`taken_over`](Self::taken_over) called with its cursors; until then there is no `Welcome`.
+    pub fn connect(
+        &mut self,
+        connection: ConnectionId,
+        identity: Identity,
+        now: Timestamp,
+    ) -> Option<ConnectionId> {
+        let (id, durable) = match identity {
+            Identity::Transient => (SessionId::random(), false),
+            Identity::Durable(id) => (id, true),
+        };
+        self.connections.insert(connection, id);
+        let mut is_new = false;
+        let session = self.sessions.entry(id).or_insert_with(|| {
+            is_new = true;
+            Session::new(id, durable, now)
+        });
+        self.durable_sessions += usize::from(is_new && durable);
+        let old = session.connection.replace(connection);
+        session.resumed = !is_new;
+        match old {
+            Some(old) => {
+                session.takeovers += 1;
+                self.connections.remove(&old);
+                self.unserve(id, old);
+            }
+            None if session.takeovers == 0 => self.welcome(id),
+            None => {}
+        }
+        old
+    }
+
+    /// A connection that was taken over handed so much.
+    pub fn taken_over(&mut self, id: SessionId, handed: &[Handed]) {
+        self.write_cursors(id, handed);
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.takeovers -= 1;
+        if session.takeovers == 0 && session.connection.is_some() {
+            self.welcome(id);
+        }
+    }
+
+    /// The session that `connection` speaks for.
+    pub fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
+        self.connections.get(&connection).copied()
+    }
+
+    /// Durable connections handed more.
+    pub fn handed(&mut self, connection: ConnectionId, handed: &[Handed]) {
+        if let Some(id) = self.session_of(connection) {
+            self.write_cursors(id, handed);
+        }
+    }
+
+    /// `connection` ended, having handed so much.
+    pub fn disconnected(&mut self, connection: ConnectionId, handed: &[Handed], now: Timestamp) {
+        let Some(id) = self.connections.remove(&connection) else {
+            return;
+        };
+        self.write_cursors(id, handed);
+        self.unserve(id, connection);
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.connection = None;
+        session.away_since = now;
+        if !session.durable || session.held.is_empty() {
+            self.forget(id);
+        }
+    }
+
+    /// Forgets durable sessions that were away for too long.
+    pub fn expire_sessions(&mut self, now: Timestamp) {
+        let expiry = self.limits.session_expiry;
+        let expired: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| {
+                session.connection.is_none() && now.0.saturating_sub(session.away_since.0) >= expiry
+            })
+            .map(|session| session.id)
+            .collect();
+        if !self.available {
+            return;
+        }
+        for id in expired {
+            log::debug!("session {id} was away for too long and is forgotten");
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        for held in &session.held {
+            if let Some(subscription) = self.subscriptions.get_mut(&held.subscription) {
+                subscription.remove_session(id);
+            }
+            if session.durable {
+                self.record(state::delete_cursor(id, held.subscription));
+            }
+        }
+        self.durable_sessions -= usize::from(session.durable);
+    }
+
+    /// The session's subscriptions are no longer served over `connection`.
+    fn unserve(&mut self, id: SessionId, connection: ConnectionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if !std::mem::take(&mut session.welcomed) {
+            return;
+        }
+        for held in &session.held {
+            if let Some(subscription) = self.subscriptions.get_mut(&held.subscription) {
+                subscription.disconnect(connection.worker());
+            }
+        }
+    }
+
+    fn write_cursors(&mut self, id: SessionId, handed: &[Handed]) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let is_written = session.durable && self.available;
+        for &Handed {
+            subscription,
+            log,
+            cursor,
+        } in handed
+        {
+            match session.held_mut(subscription) {
+                Some(held) if held.log == log && held.handed != cursor => {
+                    held.handed = cursor;
+                    if is_written && held.acknowledged.is_none() {
+                        self.building
+                            .record(state::put_cursor(id, subscription, &held.state()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn welcome(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(connection) = session.connection else {
+            return;
+        };
+        session.welcomed = true;
+        let (mut told, mut restored) = (Vec::new(), Vec::new());
+        for held in &mut session.held {
+            let Some(subscription) = self.subscriptions.get_mut(&held.subscription) else {
+                continue;
+            };
+            let (cursor, recovered) = subscription.resume(held.resume_at(), held.epoch);
+            *held = resumed(held, cursor, subscription.epoch);
+            if session.durable && self.available {
+                self.building
+                    .record(state::put_cursor(id, subscription.id, &held.state()));
+            }
+            subscription.connect(connection.worker());
+            subscription.staging.close_chunk();
+            subscription.staging.wait_for_sync(&self.building);
+            told.push(RestoredSubscription {
+                subscription_id: subscription.id,
+                kind: subscription.kind,
+                epoch: subscription.epoch,
+                cursor,
+                recovered,
+            });
+            restored.push(Restored {
+                subscription: subscription.id,
+                log: subscription.log,
+                source: subscription.source(),
+                last: subscription.last,
+                cursor,
+            });
+        }
+        let welcome = Welcome {
+            session_id: id,
+            durable: session.durable,
+            resumed: session.resumed,
+            subscriptions: told,
+            server: SERVER,
+            limits: self.limits.limits,
+        };
+        let effect = WelcomeEffect {
+            connection,
+            durable: session.durable,
+            welcome,
+            restored,
+        };
+        self.building
+            .effect(Durability::Synced, Effect::Welcome(Box::new(effect)));
+    }
+}
+
+/// The place of a session that goes on at `cursor`: what was acknowledged in another epoch says nothing about this one.
+fn resumed(held: &Held, cursor: crate::protocol::Sequence, epoch: crate::protocol::Epoch) -> Held {
+    let acknowledged = held
+        .acknowledged
+        .filter(|_| held.epoch == epoch && held.resume_at() == cursor);
+    Held {
+        epoch,
+        acknowledged,
+        handed: cursor,
+        ..*held
+    }
+}

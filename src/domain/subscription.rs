@@ -1,0 +1,232 @@
+//! One subscription: where its log begins and ends, who subscribes, and where a subscriber's delivery begins.
+
+use std::collections::HashSet;
+
+use super::{
+    Cut, Defaults, LogExtent, LogNumber, LogSource, MemoryLog, Settings, Staging, Start,
+    SubscriptionState, Workers,
+};
+use crate::protocol::{
+    Durability, Epoch, Kind, Sequence, SessionId, SubscribeFrom, SubscriptionId, SubscriptionMeta,
+    Timestamp,
+};
+
+/// A subscription of the table.
+#[derive(Debug)]
+pub struct Subscription {
+    /// For ever.
+    pub id: SubscriptionId,
+    /// This life of its log.
+    pub log: LogNumber,
+    /// For ever, in this life.
+    pub kind: Kind,
+    /// Of this life; a new one if the log's end may be missing.
+    pub epoch: Epoch,
+    /// When this life began.
+    pub created: Timestamp,
+    /// What was set.
+    pub settings: Settings,
+    /// The oldest kept; one behind the newest while nothing is.
+    pub first: Sequence,
+    /// The newest that has a sequence, committed or not.
+    pub last: Sequence,
+    /// Of payload kept.
+    pub bytes: u64,
+    /// Of the oldest kept, where anything is.
+    pub first_time: Timestamp,
+    /// Of the newest: times never decrease.
+    pub last_time: Timestamp,
+    /// Its place in the batches under way.
+    pub staging: Staging,
+    /// The log of a Memory subscription.
+    pub memory: Option<Box<MemoryLog>>,
+    sessions: HashSet<SessionId, foldhash::fast::RandomState>,
+    /// How many connections of each worker subscribe; workers without are left out.
+    connected: Vec<(u8, u32)>,
+}
+
+impl Subscription {
+    /// A new life, without publications.
+    pub fn new(id: SubscriptionId, state: SubscriptionState) -> Self {
+        let SubscriptionState {
+            log,
+            kind,
+            epoch,
+            created,
+            settings,
+        } = state;
+        Self {
+            id,
+            log,
+            kind,
+            epoch,
+            created,
+            first: Sequence(1),
+            last: Sequence::ZERO,
+            bytes: 0,
+            first_time: created,
+            last_time: created,
+            staging: Staging::default(),
+            memory: (settings.durability == Durability::Memory).then(Box::default),
+            sessions: HashSet::default(),
+            connected: Vec::new(),
+            settings,
+        }
+    }
+
+    /// What a restart found of its log.
+    pub fn restore(&mut self, extent: &LogExtent) {
+        self.first = extent.first;
+        self.last = extent.last;
+        self.bytes = extent.bytes;
+        self.first_time = extent.first_time;
+        self.last_time = extent.last_time.max(self.created);
+    }
+
+    /// As it is written down.
+    pub fn state(&self) -> SubscriptionState {
+        SubscriptionState {
+            log: self.log,
+            kind: self.kind,
+            epoch: self.epoch,
+            created: self.created,
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// As it is shown.
+    pub fn meta(&self, defaults: &Defaults) -> SubscriptionMeta {
+        SubscriptionMeta {
+            subscription_id: self.id,
+            kind: self.kind,
+            epoch: self.epoch,
+            settings: self.settings.shown(defaults),
+            created: self.created,
+            first_sequence: self.first,
+            last_sequence: self.last,
+            bytes: self.bytes,
+            subscribers: self.sessions.len() as u64,
+            connected: self
+                .connected
+                .iter()
+                .map(|(_, count)| u64::from(*count))
+                .sum(),
+            pending: None,
+            in_flight: None,
+        }
+    }
+
+    /// Where its log is read.
+    pub fn source(&self) -> LogSource {
+        if self.memory.is_some() {
+            LogSource::Memory
+        } else {
+            LogSource::Disk
+        }
+    }
+
+    /// The position in front of the oldest kept.
+    pub fn oldest(&self) -> Sequence {
+        self.first.previous()
+    }
+
+    /// How many publications are kept.
+    pub fn kept(&self) -> u64 {
+        self.last.0 + 1 - self.first.0
+    }
+
+    /// Retention removed what is in front of `cut`.
+    pub fn cut(&mut self, cut: &Cut) {
+        self.first = cut.first;
+        self.bytes = self.bytes.saturating_sub(cut.removed_bytes);
+        self.first_time = cut.oldest_time.unwrap_or(self.last_time);
+    }
+
+    /// Where delivery begins for a subscriber that asks for `from`, knowing `epoch`.
+    pub fn start(&self, from: SubscribeFrom, epoch: Option<Epoch>) -> Start {
+        match from {
+            SubscribeFrom::New => Start::At {
+                cursor: self.last,
+                recovered: true,
+            },
+            SubscribeFrom::First => Start::At {
+                cursor: self.oldest(),
+                recovered: true,
+            },
+            SubscribeFrom::Last(n) => Start::At {
+                cursor: Sequence(self.last.0.saturating_sub(n)).max(self.oldest()),
+                recovered: true,
+            },
+            SubscribeFrom::Since(time) => match &self.memory {
+                Some(memory) => Start::At {
+                    cursor: memory.since(time).previous(),
+                    recovered: true,
+                },
+                None => Start::Since(time),
+            },
+            SubscribeFrom::After(position) => {
+                let (cursor, recovered) = self.resume(position, epoch.unwrap_or(self.epoch));
+                Start::At { cursor, recovered }
+            }
+        }
+    }
+
+    /// Where delivery goes on for a subscriber that was at `position` of `epoch`, and whether nothing is missing.
+    pub fn resume(&self, position: Sequence, epoch: Epoch) -> (Sequence, bool) {
+        if epoch != self.epoch || position > self.last {
+            (self.oldest(), false)
+        } else {
+            (position, position >= self.oldest())
+        }
+    }
+
+    /// The session holds the subscription from now on.
+    pub fn add_session(&mut self, session: SessionId) {
+        self.sessions.insert(session);
+    }
+
+    /// The session holds it no longer.
+    pub fn remove_session(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+    }
+
+    /// The sessions that hold it.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().copied()
+    }
+
+    /// A connection of `worker` subscribes from now on.
+    pub fn connect(&mut self, worker: usize) {
+        match self
+            .connected
+            .iter_mut()
+            .find(|(known, _)| usize::from(*known) == worker)
+        {
+            Some((_, count)) => *count += 1,
+            None => self.connected.push((worker as u8, 1)),
+        }
+    }
+
+    /// A connection of `worker` subscribes no longer.
+    pub fn disconnect(&mut self, worker: usize) {
+        if let Some(place) = self
+            .connected
+            .iter()
+            .position(|(known, _)| usize::from(*known) == worker)
+        {
+            self.connected[place].1 -= 1;
+            if self.connected[place].1 == 0 {
+                self.connected.swap_remove(place);
+            }
+        }
+    }
+
+    /// The workers that have subscribers.
+    pub fn workers(&self) -> Workers {
+        self.connected
+            .iter()
+            .fold(Workers::default(), |workers, (worker, _)| {
+                workers.with(usize::from(*worker))
+            })
+    }
+}
