@@ -15,8 +15,10 @@
 //! was acknowledged depends on the catalogue, which can be made again from the other files; every byte read from disk is
 //! checked before it is handed out.
 
+mod catalogue;
 mod journal;
 mod segment;
 mod types;
 
+pub use catalogue::panic_is_contained;
 pub use types::*;

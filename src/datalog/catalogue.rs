@@ -1,0 +1,602 @@
+//! The catalogue: where the sealed publications are, where client-supplied ids are, and the state map as of the newest
+//! sealed journal.
+//!
+//! Owns the directory `catalogue/` and is the only module that names sled. It is a copy: everything in it can be made again
+//! from state log, segment footers and journals, and that is what its owner does when it is damaged. Does not own that
+//! decision, nor the files that it points to.
+//!
+//! One tree holds everything, so that one sled batch is one change. The first byte of a key is its kind:
+//!
+//! ```text
+//! r log first   run: segment and descriptor        s segment  generations, level, length of the file
+//! l log         first, last, time of the last      k key      entry of the state map
+//! i log id      sequence of a client-supplied id   x log      a removed log whose ids are still to be removed
+//! m             store, sealed through, next log    a, j       count and sum of all other entries; of the ids
+//! ```
+//!
+//! Invariants:
+//! * `m` is written by the last batch of a commit. A segment that covers a generation above its `sealed through` is the
+//!   leftover of a commit that did not end, and so are its runs: [`Catalogue::load`] passes over them.
+//! * sled's own checksums cover what it writes, not what it forgets: `a` and `j` tell when an entry was lost.
+//! * A panic inside sled never gets out of here; after one, nothing more is asked of sled, and the next start makes the
+//!   catalogue again.
+
+mod batch;
+mod entry;
+mod guard;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub(crate) use batch::CatalogueBatch;
+pub(crate) use entry::{LogEntry, Meta, SegmentEntry};
+pub use guard::panic_is_contained;
+
+use super::segment::RunDescriptor;
+use super::{LogNumber, Record};
+use crate::protocol::{PublicationId, Sequence};
+use entry::{ACCOUNT, Account, ID, IDS_ACCOUNT, LOG, META, REMOVED, RUN, SEGMENT, STATE};
+use guard::guarded;
+
+/// Entries of one sled batch, where a commit may be spread over several: a batch keeps every reader out while it is applied.
+const SLICE: usize = 512;
+
+/// Unfinished openings after which the directory is held to be what ends the process (sled may ask for more memory than
+/// there is when it reads a wrong length).
+const OPENINGS: u64 = 3;
+
+/// How long a directory may stay locked: sled's threads let go of it a little after it was closed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the catalogue does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogueError {
+    /// The operating system refused; what is in the directory may be as good as ever.
+    #[error("the catalogue can't be read or written")]
+    Io(#[from] io::Error),
+    /// It has to be made again.
+    #[error("the catalogue is damaged: {0}")]
+    Damaged(String),
+}
+
+impl CatalogueError {
+    /// Whether setting it aside and making it again is the cure.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
+}
+
+impl From<sled::Error> for CatalogueError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            // Kinds that come of wrong content.
+            sled::Error::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof
+                        | io::ErrorKind::InvalidData
+                        | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Self::Damaged(error.to_string())
+            }
+            sled::Error::Io(error) => Self::Io(error),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+/// Everything in the catalogue but the ids.
+#[derive(Debug, Default)]
+pub(crate) struct CatalogueState {
+    /// None: the catalogue is new and empty.
+    pub(crate) meta: Option<Meta>,
+    /// In order of (log, first sequence); no two overlap.
+    pub(crate) runs: Vec<RunDescriptor>,
+    /// In order of their number.
+    pub(crate) segments: Vec<SegmentEntry>,
+    /// In order of their number.
+    pub(crate) logs: Vec<(LogNumber, LogEntry)>,
+    /// In order of the key.
+    pub(crate) state: Vec<(Box<[u8]>, Box<[u8]>)>,
+}
+
+/// An open catalogue. [`find_id`](Self::find_id) may be called from any thread, everything else from one.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    dir: PathBuf,
+    /// None only while it is dropped.
+    db: Option<sled::Db>,
+    /// sled's file, which sled itself does not sync to the disk.
+    file: File,
+    broken: AtomicBool,
+    accounts: Mutex<Accounts>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Accounts {
+    entries: Account,
+    ids: Account,
+    /// What an unfinished commit left behind; goes with the next one.
+    strays: Vec<Box<[u8]>>,
+}
+
+impl Catalogue {
+    /// Opens the catalogue in `dir`, or makes an empty one. `cache` is in bytes.
+    ///
+    /// # Errors
+    /// If it is damaged (see [`set_aside`](Self::set_aside)), or can't be opened for another reason.
+    pub(crate) fn open(dir: &Path, cache: u64) -> Result<Self, CatalogueError> {
+        let suspicion = suspicion_path(dir);
+        let openings = fs::metadata(&suspicion).map_or(0, |metadata| metadata.len());
+        if openings >= OPENINGS {
+            return Err(CatalogueError::Damaged(
+                "it was not opened, or not used, without a failure".into(),
+            ));
+        }
+        // On a full disk this one fails first and must not keep the server from starting.
+        let _ = suspect(&suspicion, 1);
+        let catalogue = Self::open_unsuspected(dir, cache)?;
+        remove_if_there(&suspicion)?;
+        Ok(catalogue)
+    }
+
+    fn open_unsuspected(dir: &Path, cache: u64) -> Result<Self, CatalogueError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache)
+            .flush_every_ms(None);
+        let begun = Instant::now();
+        let db = loop {
+            match guarded(|| config.open()) {
+                Err(CatalogueError::Io(error))
+                    if is_lock(&error) && begun.elapsed() < LOCK_PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                opened => break opened?,
+            }
+        };
+        let file = File::open(dir.join("db"))?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        let (entries, ids) = guarded(|| Ok((db.get([ACCOUNT])?, db.get([IDS_ACCOUNT])?)))?;
+        let account = |value: Option<sled::IVec>, name| match value {
+            None => Ok(Account::default()),
+            Some(value) => Account::decode(&value).ok_or_else(|| damaged(name)),
+        };
+        let accounts = Accounts {
+            entries: account(entries, "account of its entries")?,
+            ids: account(ids, "account of its ids")?,
+            strays: Vec::new(),
+        };
+        Ok(Self {
+            dir: dir.into(),
+            db: Some(db),
+            file,
+            broken: AtomicBool::new(false),
+            accounts: Mutex::new(accounts),
+        })
+    }
+
+    /// Moves a damaged catalogue out of the way, to a new name in `quarantine`, which it returns. A new, empty one can be
+    /// opened afterwards; without this, opening goes on to fail.
+    ///
+    /// # Errors
+    /// If the directory can't be moved. Nothing was changed then.
+    pub(crate) fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
+        let mut number = 0_u32;
+        let aside = loop {
+            let name = quarantine.join(format!("catalogue-{number}"));
+            if !fs::exists(&name)? {
+                break name;
+            }
+            number += 1;
+        };
+        match fs::rename(dir, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        File::open(quarantine)?.sync_all()?;
+        remove_if_there(&suspicion_path(dir))?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(aside)
+    }
+
+    /// Reads everything but the ids, and checks that nothing is missing.
+    ///
+    /// # Errors
+    /// If it can't be read, or is not what was written.
+    pub(crate) fn load(&self) -> Result<CatalogueState, CatalogueError> {
+        let mut account = Account::default();
+        let mut found = CatalogueState::default();
+        let mut add = |key: &[u8], value: &[u8]| account.add(key, value);
+
+        self.for_each(META, |key, value| {
+            add(key, value);
+            found.meta = Some(Meta::decode(value)?);
+            Some(())
+        })?;
+        self.for_each(SEGMENT, |key, value| {
+            add(key, value);
+            found.segments.push(SegmentEntry::decode(key, value)?);
+            Some(())
+        })?;
+        self.for_each(RUN, |key, value| {
+            add(key, value);
+            found.runs.push(entry::decode_run(key, value)?);
+            Some(())
+        })?;
+        self.for_each(LOG, |key, value| {
+            add(key, value);
+            found
+                .logs
+                .push((entry::decode_log_key(key)?, LogEntry::decode(value)?));
+            Some(())
+        })?;
+        self.for_each(STATE, |key, value| {
+            add(key, value);
+            found.state.push((key.get(1..)?.into(), value.into()));
+            Some(())
+        })?;
+        self.for_each(REMOVED, |key, value| {
+            add(key, value);
+            Some(())
+        })?;
+
+        let mut accounts = self.accounts.lock();
+        if account != accounts.entries {
+            return Err(self.damage(format!(
+                "it has {account}, and should have {}",
+                accounts.entries
+            )));
+        }
+        let Some(meta) = found.meta else {
+            if account == Account::default() && accounts.ids == Account::default() {
+                return Ok(found);
+            }
+            return Err(self.damage("it was never completed".into()));
+        };
+        accounts.strays = pass_over_leftovers(&mut found, meta.sealed_through).map_err(|run| {
+            self.damage(format!("log {} has two runs with {}", run.log.0, run.first))
+        })?;
+        Ok(found)
+    }
+
+    /// Reads every id and checks that none is missing: for a start after a power cut.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn verify_ids(&self) -> Result<(), CatalogueError> {
+        let mut account = Account::default();
+        self.for_each(ID, |key, value| {
+            account.add(key, value);
+            Some(())
+        })?;
+        let expected = self.accounts.lock().ids;
+        if account == expected {
+            return Ok(());
+        }
+        Err(self.damage(format!(
+            "of its ids it has {account}, and should have {expected}"
+        )))
+    }
+
+    /// Makes a change lasting: when this returns, it survives a power cut, and before, a process or power failure leaves
+    /// the state before or after it (but for ids and runs that count for nothing).
+    ///
+    /// # Errors
+    /// If sled or the disk fails. Whether the change survives is not known then.
+    pub(crate) fn commit(&self, batch: CatalogueBatch) -> Result<(), CatalogueError> {
+        let mut accounts = self.accounts.lock();
+        let parts = batch.into_parts(std::mem::take(&mut accounts.strays));
+        let Accounts { entries, ids, .. } = &mut *accounts;
+        self.apply(ACCOUNT, entries, &parts.new_segments)?;
+        // A merged run takes the key of one of the runs that it replaces: those of a log change in one batch.
+        let mut runs = &parts.runs[..];
+        while !runs.is_empty() {
+            let (slice, behind) = runs.split_at(end_of_slice(runs));
+            self.apply(ACCOUNT, entries, slice)?;
+            runs = behind;
+        }
+        for slice in parts.ids.chunks(SLICE) {
+            self.apply(IDS_ACCOUNT, ids, slice)?;
+        }
+        self.apply(ACCOUNT, entries, &parts.last)?;
+        self.sync()
+    }
+
+    /// Where the log has the client-supplied `id`, as far as it is sealed; it may be below the log's first.
+    ///
+    /// # Errors
+    /// If sled fails.
+    pub(crate) fn find_id(
+        &self,
+        log: LogNumber,
+        id: &PublicationId,
+    ) -> Result<Option<Sequence>, CatalogueError> {
+        let key = entry::id_key(log, id);
+        let Some(value) = self.ask(|db| db.get(&key))? else {
+            return Ok(None);
+        };
+        entry::decode_sequence(&value)
+            .map(Some)
+            .ok_or_else(|| self.damage("an id without a sequence".into()))
+    }
+
+    /// Removes up to `limit` ids of removed logs; whether any are left. Not synced: what is undone by a failure is done
+    /// again.
+    ///
+    /// # Errors
+    /// If sled fails.
+    pub(crate) fn tidy(&self, limit: usize) -> Result<bool, CatalogueError> {
+        let Some(removed) = self.ask(|db| db.scan_prefix([REMOVED]).keys().next().transpose())?
+        else {
+            return Ok(false);
+        };
+        let prefix = entry::ids_of(&removed[1..]);
+        let keys = self.ask(|db| {
+            db.scan_prefix(&prefix)
+                .keys()
+                .take(limit)
+                .collect::<sled::Result<Vec<_>>>()
+        })?;
+        let mut accounts = self.accounts.lock();
+        let removals: Vec<_> = keys.iter().map(|key| (key.as_ref().into(), None)).collect();
+        for slice in removals.chunks(SLICE) {
+            self.apply(IDS_ACCOUNT, &mut accounts.ids, slice)?;
+        }
+        if keys.len() < limit {
+            self.apply(
+                ACCOUNT,
+                &mut accounts.entries,
+                &[(removed.as_ref().into(), None)],
+            )?;
+        }
+        drop(accounts);
+        self.ask(|db| Ok(db.scan_prefix([REMOVED]).next().is_some()))
+    }
+
+    /// Tells logs and state map as records that make them anew, for the state log to be rewritten with.
+    ///
+    /// # Errors
+    /// If sled fails, or `tell` does.
+    pub(crate) fn records<E: From<CatalogueError>>(
+        &self,
+        mut tell: impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut failed = None;
+        let mut pass = |record| {
+            if failed.is_none() {
+                failed = tell(record).err();
+            }
+            failed.is_none()
+        };
+        let mut next_log = 0;
+        self.walk(META, |_, value| {
+            next_log = Meta::decode(value)?.next_log;
+            Some(true)
+        })?;
+        let mut newest = None;
+        self.walk(LOG, |key, value| {
+            let (log, entry) = (entry::decode_log_key(key)?, LogEntry::decode(value)?);
+            newest = Some(log.0);
+            Some(
+                pass(Record::CreateLog(log))
+                    && pass(Record::Truncate {
+                        log,
+                        first: entry.first,
+                    }),
+            )
+        })?;
+        // The newest number that was ever used must be known, or it would be used again.
+        if next_log > 0 && newest != Some(next_log - 1) {
+            let log = LogNumber(next_log - 1);
+            let _ = pass(Record::CreateLog(log)) && pass(Record::RemoveLog(log));
+        }
+        self.walk(STATE, |key, value| {
+            Some(pass(Record::Put {
+                key: key.get(1..)?.into(),
+                value: value.into(),
+            }))
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn apply(
+        &self,
+        name: u8,
+        account: &mut Account,
+        changes: &[Change],
+    ) -> Result<(), CatalogueError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (mut next, mut batch) = (*account, sled::Batch::default());
+        self.ask(|db| {
+            for (key, value) in changes {
+                let old = db.get(key)?;
+                if old.as_deref() == value.as_deref() {
+                    continue;
+                }
+                if let Some(old) = old {
+                    next.remove(key, &old);
+                }
+                match value {
+                    Some(value) => {
+                        next.add(key, value);
+                        batch.insert(key.as_ref(), value.as_ref());
+                    }
+                    None => batch.remove(key.as_ref()),
+                }
+            }
+            batch.insert(&[name], &next.encode());
+            db.apply_batch(batch)
+        })?;
+        *account = next;
+        Ok(())
+    }
+
+    /// sled's flush reaches the page cache only.
+    fn sync(&self) -> Result<(), CatalogueError> {
+        self.ask(|db| db.flush())?;
+        Ok(self.file.sync_data()?)
+    }
+
+    fn for_each(
+        &self,
+        kind: u8,
+        mut tell: impl FnMut(&[u8], &[u8]) -> Option<()>,
+    ) -> Result<(), CatalogueError> {
+        self.walk(kind, |key, value| tell(key, value).map(|()| true))
+    }
+
+    /// Tells the entries of a kind in order of their keys, until `tell` says false. None: what it was told can't be.
+    fn walk(
+        &self,
+        kind: u8,
+        mut tell: impl FnMut(&[u8], &[u8]) -> Option<bool>,
+    ) -> Result<(), CatalogueError> {
+        let mut entries = self.ask(|db| Ok(db.scan_prefix([kind])))?;
+        while let Some((key, value)) = self.ask(|_| entries.next().transpose())? {
+            match tell(&key, &value) {
+                Some(true) => {}
+                Some(false) => break,
+                None => {
+                    return Err(self.damage(format!(
+                        "an entry of kind {:?} can't be read",
+                        char::from(kind)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every call of sled goes through here, but for opening and closing.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, CatalogueError> {
+        let db = self
+            .db
+            .as_ref()
+            .filter(|_| !self.broken.load(Ordering::Acquire));
+        let Some(db) = db else {
+            return Err(CatalogueError::Damaged("it failed before".into()));
+        };
+        let answer = guarded(|| question(db));
+        if let Err(CatalogueError::Damaged(what)) = &answer {
+            self.damage(what.clone());
+        }
+        answer
+    }
+
+    /// Notes that the catalogue can't be used any more, in this process or the next.
+    fn damage(&self, what: String) -> CatalogueError {
+        self.broken.store(true, Ordering::Release);
+        // If this fails too, the next start finds the damage by itself, or there was none on disk.
+        let _ = suspect(&suspicion_path(&self.dir), OPENINGS);
+        CatalogueError::Damaged(what)
+    }
+}
+
+impl Drop for Catalogue {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if self.broken.load(Ordering::Acquire) {
+            // Its destructor flushes: not after a panic.
+            std::mem::forget(db);
+        } else if guarded(|| Ok(drop(db))).is_err() {
+            self.damage("it could not be closed".into());
+        }
+    }
+}
+
+/// A key and its new value; none removes it.
+type Change = (Box<[u8]>, Option<Box<[u8]>>);
+
+/// Where the first slice of `runs` ends: never between two of one log.
+fn end_of_slice(runs: &[Change]) -> usize {
+    let log_of = |at: usize| runs[at].0.get(..9);
+    (SLICE..runs.len())
+        .find(|&at| log_of(at) != log_of(at - 1))
+        .unwrap_or(runs.len())
+}
+
+/// Takes out what commits that did not end left behind, and says which keys it was. Err: a run that can't be explained.
+fn pass_over_leftovers(
+    found: &mut CatalogueState,
+    sealed_through: u64,
+) -> Result<Vec<Box<[u8]>>, RunDescriptor> {
+    let mut strays = Vec::new();
+    found.segments.retain(|segment| {
+        let counts = segment.header.generations.1 <= sealed_through;
+        if !counts {
+            strays.push(entry::segment_key(segment.header.id));
+        }
+        counts
+    });
+    let (mut kept, segments): (Vec<RunDescriptor>, _) =
+        (Vec::with_capacity(found.runs.len()), &found.segments);
+    for run in found.runs.drain(..) {
+        let listed = segments
+            .binary_search_by_key(&run.segment, |segment| segment.header.id)
+            .is_ok();
+        let before = kept
+            .last()
+            .filter(|before| before.log == run.log && before.last >= run.first);
+        match before {
+            _ if !listed => strays.push(entry::run_key(run.log, run.first)),
+            // A merge wrote the joined run and had no time to remove this one.
+            Some(before) if before.last >= run.last => {
+                strays.push(entry::run_key(run.log, run.first))
+            }
+            Some(_) => return Err(run),
+            None => kept.push(run),
+        }
+    }
+    found.runs = kept;
+    Ok(strays)
+}
+
+fn damaged(what: &str) -> CatalogueError {
+    CatalogueError::Damaged(format!("{what} can't be read"))
+}
+
+fn is_lock(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+        || error.to_string().contains("could not acquire lock")
+}
+
+/// Beside the directory: as many bytes as there were openings that did not end, or [`OPENINGS`] if it failed in use.
+fn suspicion_path(dir: &Path) -> PathBuf {
+    dir.with_extension("suspect")
+}
+
+fn suspect(path: &Path, openings: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    for _ in 0..openings {
+        file.write_all(b".")?;
+    }
+    file.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,480 @@
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::datalog::segment::{SegmentHeader, SegmentId};
+use crate::protocol::Timestamp;
+
+const CACHE: u64 = 8 << 20;
+
+fn meta(sealed_through: u64) -> Meta {
+    Meta {
+        store: Uuid::from_u128(5),
+        sealed_through,
+        next_log: 1000,
+    }
+}
+
+fn segment(id: u64, generations: (u64, u64)) -> SegmentEntry {
+    SegmentEntry {
+        header: SegmentHeader {
+            id: SegmentId(id),
+            generations,
+            level: 0,
+        },
+        file_len: 10_000,
+    }
+}
+
+fn run(log: u64, first: u64, last: u64, segment: u64) -> RunDescriptor {
+    RunDescriptor {
+        log: LogNumber(log),
+        first: Sequence(first),
+        last: Sequence(last),
+        first_time: Timestamp(1_700_000_000_000 + first),
+        last_time: Timestamp(1_700_000_000_000 + last),
+        bytes: 100 * (last - first),
+        segment: SegmentId(segment),
+        index_offset: 2_000_000,
+        index_len: 30,
+        stored_bytes: 2300,
+        client_ids: first % 2 == 0,
+    }
+}
+
+fn entry(first: u64, last: u64) -> LogEntry {
+    LogEntry {
+        first: Sequence(first),
+        last: Sequence(last),
+        last_time: Timestamp(1_700_000_000_000 + last),
+    }
+}
+
+fn id(n: u64) -> PublicationId {
+    PublicationId(Uuid::from_u128(u128::from(n) << 64))
+}
+
+/// A catalogue of one segment, closed.
+fn fill(dir: &Path) {
+    let catalogue = Catalogue::open(dir, CACHE).unwrap();
+    let mut batch = CatalogueBatch::new(&meta(1));
+    batch.put_segment(&segment(1, (1, 1)));
+    for log in 1..=300 {
+        batch.put_log(LogNumber(log), &entry(1, 10));
+        batch.put_run(&run(log, 1, 10, 1));
+        batch.put_id(LogNumber(log), &id(log), Sequence(7));
+        batch.put_state(format!("key {log}").as_bytes(), &[log as u8; 50]);
+    }
+    catalogue.commit(batch).unwrap();
+}
+
+fn damaged<T: std::fmt::Debug>(outcome: Result<T, CatalogueError>) -> String {
+    match outcome {
+        Err(CatalogueError::Damaged(what)) => what,
+        other => panic!("not damage: {other:?}"),
+    }
+}
+
+#[test]
+fn new_catalogue_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Catalogue::open(&dir.path().join("catalogue"), CACHE)
+        .unwrap()
+        .load()
+        .unwrap();
+    assert!(state.meta.is_none() && state.runs.is_empty() && state.state.is_empty());
+}
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    fill(&path);
+    {
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        catalogue.load().unwrap();
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.put_segment(&segment(2, (2, 2)));
+        batch.put_run(&run(1, 11, 20, 2));
+        batch.put_log(LogNumber(1), &entry(3, 20));
+        batch.remove_run(LogNumber(2), Sequence(1));
+        batch.remove_log(LogNumber(2));
+        batch.remove_state(b"key 3");
+        batch.put_state(b"key 4", b"another");
+        batch.remove_id(LogNumber(5), &id(5));
+        catalogue.commit(batch).unwrap();
+    }
+    let catalogue = Catalogue::open(&path, CACHE).unwrap();
+    let state = catalogue.load().unwrap();
+    catalogue.verify_ids().unwrap();
+    assert_eq!(state.meta, Some(meta(2)));
+    assert_eq!(state.segments, [segment(1, (1, 1)), segment(2, (2, 2))]);
+    assert_eq!(
+        state.runs[..3],
+        [run(1, 1, 10, 1), run(1, 11, 20, 2), run(3, 1, 10, 1)]
+    );
+    assert_eq!(state.runs.len(), 300);
+    assert_eq!(
+        state.logs[..2],
+        [(LogNumber(1), entry(3, 20)), (LogNumber(3), entry(1, 10))]
+    );
+    assert_eq!(state.state.len(), 299);
+    assert!(state.state.is_sorted());
+    assert!(
+        state
+            .state
+            .contains(&((*b"key 4").into(), (*b"another").into()))
+    );
+    let found = |log, n| catalogue.find_id(LogNumber(log), &id(n)).unwrap();
+    assert_eq!(found(1, 1), Some(Sequence(7)));
+    assert_eq!(found(5, 5), None);
+    assert_eq!(found(1, 3), None);
+}
+
+#[test]
+fn ids_of_a_removed_log_go_by_and_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    {
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        let mut batch = CatalogueBatch::new(&meta(1));
+        for n in 0..1500 {
+            batch.put_id(LogNumber(1), &id(n), Sequence(n + 1));
+            batch.put_id(LogNumber(2), &id(n), Sequence(n + 1));
+        }
+        catalogue.commit(batch).unwrap();
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.remove_log(LogNumber(1));
+        catalogue.commit(batch).unwrap();
+        assert!(catalogue.tidy(1000).unwrap());
+    }
+    let catalogue = Catalogue::open(&path, CACHE).unwrap();
+    catalogue.load().unwrap();
+    assert!(!catalogue.tidy(1000).unwrap());
+    for n in 0..1500 {
+        assert_eq!(catalogue.find_id(LogNumber(1), &id(n)).unwrap(), None);
+        assert_eq!(
+            catalogue.find_id(LogNumber(2), &id(n)).unwrap(),
+            Some(Sequence(n + 1))
+        );
+    }
+    catalogue.load().unwrap();
+    catalogue.verify_ids().unwrap();
+}
+
+#[test]
+fn commit_that_seals_counts_only_when_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    fill(&path);
+    let before = Catalogue::open(&path, CACHE).unwrap().load().unwrap();
+    {
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.put_segment(&segment(2, (2, 2)));
+        batch.put_run(&run(1, 11, 20, 2));
+        let parts = batch.into_parts(Vec::new());
+        let mut accounts = catalogue.accounts.lock();
+        catalogue
+            .apply(ACCOUNT, &mut accounts.entries, &parts.new_segments)
+            .unwrap();
+        catalogue
+            .apply(ACCOUNT, &mut accounts.entries, &parts.runs)
+            .unwrap();
+    }
+    {
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        let state = catalogue.load().unwrap();
+        assert_eq!((state.segments, state.runs), (before.segments, before.runs));
+        // The journal is sealed again, into another segment, and fewer of its publications are live.
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.put_segment(&segment(3, (2, 2)));
+        batch.put_run(&run(1, 12, 20, 3));
+        catalogue.commit(batch).unwrap();
+    }
+    let state = Catalogue::open(&path, CACHE).unwrap().load().unwrap();
+    assert_eq!(state.segments, [segment(1, (1, 1)), segment(3, (2, 2))]);
+    assert_eq!(state.runs[..2], [run(1, 1, 10, 1), run(1, 12, 20, 3)]);
+    assert_eq!(state.runs.len(), 301);
+}
+
+#[test]
+fn merge_that_did_not_end_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    {
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.put_segment(&segment(1, (1, 1)));
+        batch.put_segment(&segment(2, (2, 2)));
+        for log in 1..=1000 {
+            batch.put_run(&run(log, 1, 10, 1));
+            batch.put_run(&run(log, 11, 20, 2));
+        }
+        catalogue.commit(batch).unwrap();
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.put_segment(&segment(3, (1, 2)));
+        batch.remove_segment(SegmentId(1));
+        batch.remove_segment(SegmentId(2));
+        for log in 1..=1000 {
+            batch.remove_run(LogNumber(log), Sequence(1));
+            batch.remove_run(LogNumber(log), Sequence(11));
+            batch.put_run(&run(log, 1, 20, 3));
+        }
+        let parts = batch.into_parts(Vec::new());
+        let mut accounts = catalogue.accounts.lock();
+        catalogue
+            .apply(ACCOUNT, &mut accounts.entries, &parts.new_segments)
+            .unwrap();
+        let end = end_of_slice(&parts.runs);
+        assert!(end < parts.runs.len());
+        catalogue
+            .apply(ACCOUNT, &mut accounts.entries, &parts.runs[..end])
+            .unwrap();
+    }
+    let state = Catalogue::open(&path, CACHE).unwrap().load().unwrap();
+    assert_eq!(state.segments.len(), 3);
+    for log in 1..=1000 {
+        let runs: Vec<_> = state
+            .runs
+            .iter()
+            .filter(|run| run.log.0 == log)
+            .copied()
+            .collect();
+        assert!(
+            runs == [run(log, 1, 20, 3)] || runs == [run(log, 1, 10, 1), run(log, 11, 20, 2)],
+            "{runs:?}"
+        );
+    }
+    assert!(state.runs.iter().any(|run| run.segment == SegmentId(3)));
+    assert!(state.runs.iter().any(|run| run.segment == SegmentId(1)));
+}
+
+#[test]
+fn records_make_logs_and_state_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalogue = Catalogue::open(&dir.path().join("catalogue"), CACHE).unwrap();
+    let mut batch = CatalogueBatch::new(&meta(1));
+    batch.put_log(LogNumber(3), &entry(5, 9));
+    batch.put_state(b"a", b"1");
+    catalogue.commit(batch).unwrap();
+    let mut records = Vec::new();
+    catalogue
+        .records(|record| {
+            records.push(record);
+            Ok::<_, CatalogueError>(())
+        })
+        .unwrap();
+    let expected = [
+        Record::CreateLog(LogNumber(3)),
+        Record::Truncate {
+            log: LogNumber(3),
+            first: Sequence(5),
+        },
+        // The newest number that was used.
+        Record::CreateLog(LogNumber(999)),
+        Record::RemoveLog(LogNumber(999)),
+        Record::Put {
+            key: (*b"a").into(),
+            value: (*b"1").into(),
+        },
+    ];
+    assert_eq!(records, expected);
+    let mut told = 0;
+    let failed = catalogue.records(|_| {
+        told += 1;
+        Err(CatalogueError::Damaged("enough".into()))
+    });
+    assert!(failed.is_err() && told == 1);
+}
+
+#[test]
+fn lost_entry_is_found_out() {
+    for lost in [
+        entry::run_key(LogNumber(4), Sequence(1)),
+        entry::state_key(b"key 9"),
+        [META].into(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalogue");
+        fill(&path);
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        catalogue
+            .db
+            .as_ref()
+            .unwrap()
+            .remove(lost)
+            .unwrap()
+            .unwrap();
+        damaged(catalogue.load());
+    }
+}
+
+#[test]
+fn lost_id_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    fill(&path);
+    let catalogue = Catalogue::open(&path, CACHE).unwrap();
+    catalogue
+        .db
+        .as_ref()
+        .unwrap()
+        .remove(entry::id_key(LogNumber(4), &id(4)))
+        .unwrap()
+        .unwrap();
+    catalogue.load().unwrap();
+    damaged(catalogue.verify_ids());
+}
+
+#[test]
+fn damaged_catalogue_stays_refused_until_it_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, quarantine) = (dir.path().join("catalogue"), dir.path().join("quarantine"));
+    fs::create_dir(&quarantine).unwrap();
+    for round in 0..2 {
+        fill(&path);
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        let panicked = catalogue.ask::<()>(|_| panic!("as sled does"));
+        assert!(damaged(panicked).contains("as sled does"));
+        damaged(catalogue.find_id(LogNumber(1), &id(1)));
+        damaged(Catalogue::open(&path, CACHE));
+        let aside = Catalogue::set_aside(&path, &quarantine).unwrap();
+        assert!(aside.join("db").exists());
+        assert!(!path.exists());
+        assert_eq!(fs::read_dir(&quarantine).unwrap().count(), round + 1);
+    }
+    Catalogue::open(&path, CACHE).unwrap();
+}
+
+#[test]
+fn directory_whose_opening_never_ends_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    fill(&path);
+    for _ in 0..OPENINGS {
+        drop(Catalogue::open(&path, CACHE).unwrap());
+        suspect(&suspicion_path(&path), 1).unwrap();
+    }
+    // One opening that ended clears it.
+    for _ in 0..OPENINGS - 1 {
+        suspect(&suspicion_path(&path), 1).unwrap();
+    }
+    damaged(Catalogue::open(&path, CACHE));
+}
+
+#[test]
+fn panic_is_contained_only_inside() {
+    assert!(!panic_is_contained());
+    guarded(|| {
+        assert!(panic_is_contained());
+        Ok(())
+    })
+    .unwrap();
+    assert!(!panic_is_contained());
+    assert!(guarded::<()>(|| panic!("inside")).is_err());
+    assert!(!panic_is_contained());
+}
+
+#[test]
+fn flipped_bytes_are_survived_or_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    fill(&origin);
+    let expected = Catalogue::open(&origin, CACHE).unwrap().load().unwrap();
+    let db = fs::read(origin.join("db")).unwrap();
+    let used = db.iter().rposition(|&byte| byte != 0).unwrap();
+    let mut found_out = 0;
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..60 {
+        let path = dir.path().join(format!("copy-{round}"));
+        copy(&origin, &path);
+        let mut bytes = db.clone();
+        for _ in 0..=round % 4 {
+            bytes[random.usize(..=used)] ^= 1 << random.u8(..8);
+        }
+        fs::write(path.join("db"), bytes).unwrap();
+        match Catalogue::open(&path, CACHE).and_then(|catalogue| {
+            catalogue.verify_ids()?;
+            catalogue.load()
+        }) {
+            Ok(state) => assert_eq!(state.runs, expected.runs),
+            Err(error) => {
+                assert!(error.is_damage(), "{error}");
+                found_out += 1;
+            }
+        }
+    }
+    assert!(found_out > 0);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn values_read_back_and_hostile_ones_are_refused_without_a_panic(
+        numbers in any::<(u64, u64, u64)>(),
+        bytes in proptest::collection::vec(any::<u8>(), 0..40),
+        key in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let (first, second, third) = numbers;
+        let meta = Meta { store: Uuid::from_u64_pair(first, second), sealed_through: second, next_log: third };
+        prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));
+        let log = LogEntry { first: Sequence(first), last: Sequence(second), last_time: Timestamp(third) };
+        prop_assert_eq!(LogEntry::decode(&log.encode()), Some(log));
+        let segment = segment(first, (second, third));
+        prop_assert_eq!(SegmentEntry::decode(&entry::segment_key(SegmentId(first)), &segment.encode()), Some(segment));
+        let run = run(first, second % (1 << 52) + 1, second % (1 << 52) + third % 1000 + 1, third);
+        prop_assert_eq!(entry::decode_run(&entry::run_key(run.log, run.first), &entry::encode_run(&run)), Some(run));
+        let _ = Meta::decode(&bytes);
+        let _ = LogEntry::decode(&bytes);
+        let _ = SegmentEntry::decode(&key, &bytes);
+        let _ = entry::decode_run(&key, &bytes);
+        let _ = entry::decode_log_key(&key);
+        let _ = entry::decode_sequence(&bytes);
+        let _ = Account::decode(&bytes);
+    }
+}
+
+/// Figures, on demand: `cargo test --release --lib catalogue -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, with --release"]
+fn two_hundred_thousand_runs_load_in_half_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    let begun = Instant::now();
+    {
+        let catalogue = Catalogue::open(&path, 32 << 20).unwrap();
+        for generation in 1..=2 {
+            let mut batch = CatalogueBatch::new(&meta(generation));
+            batch.put_segment(&segment(generation, (generation, generation)));
+            for log in 1..=100_000 {
+                batch.put_run(&run(log, generation * 10, generation * 10 + 9, generation));
+                batch.put_log(LogNumber(log), &entry(10, generation * 10 + 9));
+            }
+            catalogue.commit(batch).unwrap();
+        }
+    }
+    let committed = begun.elapsed();
+    let begun = Instant::now();
+    let catalogue = Catalogue::open(&path, 32 << 20).unwrap();
+    let opened = begun.elapsed();
+    let state = catalogue.load().unwrap();
+    let loaded = begun.elapsed();
+    assert_eq!(state.runs.len(), 200_000);
+    let figures = format!("committed in {committed:?}, opened in {opened:?}, loaded in {loaded:?}");
+    assert!(loaded < Duration::from_millis(500), "{figures}");
+    std::io::stderr()
+        .write_all(format!("{figures}\n").as_bytes())
+        .unwrap();
+}
