@@ -1,0 +1,5 @@
+//! One WebSocket connection after its handshake.
+
+mod frames;
+mod outbox;
+mod subscriber;
