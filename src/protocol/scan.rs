@@ -189,7 +189,7 @@ impl<'m> Item<'m> {
         let mut seen = SeenKeys::new();
         self.pairs()?
             .map(|(key, _)| key)
-            .find(|key| !seen.insert(key.key()))
+            .find(|key| !seen.insert(*key))
     }
 
     fn elements(self) -> Option<Members<'m>> {
@@ -357,14 +357,14 @@ enum Key<'m> {
 const FEW_KEYS: usize = 16;
 
 /// The keys of one map: few are compared one by one without allocating, many are hashed.
-struct SeenKeys<'m> {
+pub(super) struct SeenKeys<'m> {
     few: [Key<'m>; FEW_KEYS],
     count: usize,
     many: HashSet<Key<'m>>,
 }
 
 impl<'m> SeenKeys<'m> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             few: std::array::from_fn(|_| Key::Unsigned(0)),
             count: 0,
@@ -373,7 +373,8 @@ impl<'m> SeenKeys<'m> {
     }
 
     /// `false` if it was there.
-    fn insert(&mut self, key: Key<'m>) -> bool {
+    pub(super) fn insert(&mut self, key: Item<'m>) -> bool {
+        let key = key.key();
         if self.few[..self.count].contains(&key) {
             return false;
         }
@@ -503,3 +504,6 @@ impl<'m> Cursor<'m> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

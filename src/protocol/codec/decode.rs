@@ -335,3 +335,6 @@ fn patch<'m, T>(
         None => Patch::Absent,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,7 +189,7 @@ struct StackPayload {
 }
 
 impl StackPayload {
-    /// Over the longest `Submitted`: 10 of the envelope, 120 of the map with `Written`, 8 more of a long sequence.
+    /// Over the longest `Submitted`: 10 bytes of the envelope, 125 of the map.
     const SIZE: usize = 160;
 
     fn put(&mut self, bytes: &[u8]) {
@@ -202,3 +202,6 @@ impl StackPayload {
         self.put(&head[..len]);
     }
 }
+
+#[cfg(test)]
+mod tests;

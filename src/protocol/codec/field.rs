@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::value::{WireBytes, WireIds, WireReference, WireUuid, decode};
-use crate::protocol::scan::{Excerpt, Item};
+use crate::protocol::scan::{Excerpt, Item, SeenKeys};
 use crate::protocol::{
     Durability, ErrorCode, Kind, MAX_ENTRIES, NUMBER_LIMIT, PublicationId, Sequence, ServerError,
     SubscribeFrom, SubscriptionId, SubscriptionReference, Timestamp,
@@ -101,16 +101,17 @@ pub(super) fn pick<'m, const N: usize>(
     path: &'static str,
     names: [&'static str; N],
 ) -> Result<([Field<'m>; N], Option<Item<'m>>), Failure> {
-    if let Some(key) = map.first_repeated_key() {
-        return Err(repeated(key, path));
-    }
     let mut fields = names.map(|name| Field {
         path,
         name,
         item: None,
     });
     let mut unknown = None;
+    let mut seen = SeenKeys::new();
     for (key, value) in map.pairs().into_iter().flatten() {
+        if !seen.insert(key) {
+            return Err(repeated(key, path));
+        }
         let text = key.text();
         match fields
             .iter_mut()

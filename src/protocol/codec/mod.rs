@@ -48,20 +48,22 @@ pub struct StateError(String);
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::protocol::ClientCommand;
+    use crate::protocol::{Kind, Retention};
 
     #[test]
-    fn ping_in_each_form_is_ping() {
-        for message in [
-            &b"\x64Ping"[..],
-            b"\xa1\x64Ping\xa0",
-            b"\xa1\x64Ping\xa1\x01\xe0",
-        ] {
-            let request = decode_request(&Bytes::copy_from_slice(message)).unwrap();
-            assert_eq!(request.command, ClientCommand::Ping);
-        }
+    fn state_survives_the_round_trip_and_nothing_else_is_read() {
+        let state = (
+            Kind::Queue,
+            Retention {
+                max_age: Some(1),
+                ..Retention::default()
+            },
+        );
+        let mut bytes = encode_state(&state);
+        assert_eq!(decode_state::<(Kind, Retention)>(&bytes).unwrap(), state);
+        assert!(decode_state::<(Kind, Retention)>(&bytes[1..]).is_err());
+        bytes.push(0);
+        assert!(decode_state::<(Kind, Retention)>(&bytes).is_err());
     }
 }
