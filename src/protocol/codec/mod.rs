@@ -1,7 +1,7 @@
-//! Between bytes and [`Request`], [`ServerResponse`]. The only user of serde_cbor.
+//! Between bytes and [`Request`](super::Request), [`ServerResponse`](super::ServerResponse). The only user of serde_cbor.
 //!
 //! `decode` turns a scanned message into a command, field by field; `encode` makes responses into ready frames. What is
-//! well-formed is judged by [`scan`](super::scan) before serde_cbor sees a byte.
+//! well-formed is judged by `scan` before serde_cbor sees a byte.
 
 mod decode;
 mod encode;

@@ -317,7 +317,7 @@ fn broken_message_keeps_the_request_id_that_it_begins_with() {
 }
 
 fn map(bytes: &[u8]) -> Item<'_> {
-    Item { bytes }
+    Item::new(bytes)
 }
 
 #[test]
