@@ -1,3 +1,13 @@
 //! Who does it: thin shells round domain and data log.
+//!
+//! | actor | thread | owns |
+//! | --- | --- | --- |
+//! | [`session::WebSocketSession`] | its HTTP worker | what came of one connection and is not forwarded yet; its credit |
+//! | [`hub::Hub`] | one for each HTTP worker | the worker's connections: outboxes, live cursors, heartbeats |
+//! | [`pubsub_service::PubSubService`] | its own | the [`Broker`](crate::domain::Broker): subscriptions, sessions, sequences |
+//! | [`data_logger::DataLogger`] | its own | the [`DataLog`](crate::datalog::DataLog): the commit point |
+//! | [`log_reader::LogFetcher`] | a small pool | nothing: it reads what DataLogger wrote |
+//!
+//! Waiting goes one way: session, PubSubService, DataLogger. The other way never waits.
 
 pub(crate) mod messages;

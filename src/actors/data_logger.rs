@@ -1,0 +1,157 @@
+//! The actor that writes the data log, on a thread of its own: the only place where a write or a sync may block.
+//!
+//! Owns the [`DataLog`]. Gets one batch at a time from PubSubService, which fills the next one meanwhile: so batches grow with the load by
+//! themselves, and no timer is needed.
+//!
+//! ```text
+//!  DataLogPut ──write──> effects that wait for the write ──sync──> effects that wait for the sync ──> Committed
+//! ```
+
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+
+use super::{
+    hubs::{Hubs, RegisterHub},
+    pubsub_service::{CommitFailed, Committed, PubSubService},
+};
+use crate::{
+    datalog::{DataLog, WriteError},
+    domain::SealedBatch,
+};
+
+/// Written publications are synced within a second.
+const SYNC_DELAY: Duration = Duration::from_millis(500);
+
+/// The actor.
+pub(crate) struct DataLogger {
+    log: DataLog,
+    hubs: Hubs,
+    pubsub: Option<Addr<PubSubService>>,
+    sync_is_due: bool,
+}
+
+impl DataLogger {
+    /// An actor that writes `log`.
+    pub(crate) fn new(log: DataLog) -> Self {
+        Self {
+            log,
+            hubs: Hubs::default(),
+            pubsub: None,
+            sync_is_due: false,
+        }
+    }
+
+    fn commit(&mut self, mut batch: SealedBatch, ctx: &mut Context<Self>) {
+        if !batch.records.is_empty() {
+            if let Err(error) = self.log.write(&batch.records) {
+                return self.fail(batch, false, &error);
+            }
+        }
+        self.hubs.release(std::mem::take(&mut batch.at_write));
+        if batch.needs_sync {
+            if let Err(error) = self.log.sync() {
+                return self.fail(batch, true, &error);
+            }
+        } else if !batch.records.is_empty() && !self.sync_is_due {
+            self.sync_is_due = true;
+            ctx.run_later(SYNC_DELAY, Self::sync_written);
+        }
+        self.hubs.release(std::mem::take(&mut batch.at_sync));
+        let SealedBatch {
+            number,
+            publication_bytes,
+            ..
+        } = batch;
+        self.tell(Committed {
+            number,
+            publication_bytes,
+            space: self.log.space(),
+        });
+    }
+
+    fn sync_written(&mut self, _: &mut Context<Self>) {
+        self.sync_is_due = false;
+        if let Err(error) = self.log.sync() {
+            let nothing = SealedBatch {
+                number: 0,
+                records: Vec::new(),
+                at_write: Vec::new(),
+                at_sync: Vec::new(),
+                needs_sync: false,
+                publication_bytes: 0,
+            };
+            self.fail(nothing, true, &error);
+        }
+    }
+
+    fn fail(&mut self, batch: SealedBatch, was_written: bool, error: &WriteError) {
+        log::error!(
+            "{error}: nothing is accepted any more until the server is started again; reading goes on"
+        );
+        self.tell(CommitFailed { batch, was_written });
+    }
+
+    fn tell<M>(&self, message: M)
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        PubSubService: Handler<M>,
+    {
+        // One batch is under way at a time, so there is at most one of these in the mailbox.
+        if let Some(pubsub) = &self.pubsub {
+            pubsub.do_send(message);
+        }
+    }
+}
+
+impl Actor for DataLogger {
+    type Context = Context<Self>;
+}
+
+/// The actor that batches come from.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Attach(pub(crate) Addr<PubSubService>);
+
+impl Handler<Attach> for DataLogger {
+    type Result = ();
+
+    fn handle(&mut self, Attach(pubsub): Attach, _: &mut Self::Context) {
+        self.pubsub = Some(pubsub);
+    }
+}
+
+impl Handler<RegisterHub> for DataLogger {
+    type Result = ();
+
+    fn handle(&mut self, message: RegisterHub, _: &mut Self::Context) {
+        self.hubs.register(message);
+    }
+}
+
+/// A batch to be committed and released. The next one is sent when this one was answered by `Committed` or `CommitFailed`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DataLogPut(pub(crate) SealedBatch);
+
+impl Handler<DataLogPut> for DataLogger {
+    type Result = ();
+
+    fn handle(&mut self, DataLogPut(batch): DataLogPut, ctx: &mut Self::Context) {
+        self.commit(batch, ctx);
+    }
+}
+
+/// The orderly end: what is written is synced, and the data directory is marked as closed.
+#[derive(Message)]
+#[rtype(result = "Result<(), WriteError>")]
+pub(crate) struct CloseLog;
+
+impl Handler<CloseLog> for DataLogger {
+    type Result = Result<(), WriteError>;
+
+    fn handle(&mut self, _: CloseLog, _: &mut Self::Context) -> Self::Result {
+        self.log.close()
+    }
+}

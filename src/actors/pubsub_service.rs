@@ -1,0 +1,447 @@
+//! The actor that decides: every command of every connection passes here, once.
+//!
+//! Owns the [`Broker`]. Does not own any rule: it hands messages to the broker, its batches to DataLogger, one at a time, and what needs no
+//! log to the Hubs. It waits for nobody: what needs an answer from a Hub or a reader comes back as a message.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture,
+    WrapFuture,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    data_logger::{DataLogPut, DataLogger},
+    hub::{Hub, TakeOver},
+    hubs::{Hubs, RegisterHub},
+    log_reader::{DataLogCut, LogFetcher},
+    messages::{Connect, Cursors, Disconnected, Forward, Incoming, MayConnect, MemoryPage},
+};
+use crate::{
+    datalog::{Page, ReadError, Space},
+    domain::{Broker, ConnectionId, Handed, ReplyTo, SealedBatch},
+    protocol::{SessionId, Timestamp},
+};
+
+/// Retention looks at every subscription within this time, so it acts well within the 10 s that the protocol gives it.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(4);
+/// In so many parts, so that none holds up the commands for long.
+const RETENTION_PARTS: u32 = 20;
+/// How often sessions that were away for too long are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a connection that is taken over may take to tell its cursors; then the written ones count.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The close code of a connection that sent nothing but malformed messages (protocol, section 1).
+const CLOSE_MALFORMED: (u16, &str) = (4503, "malformed messages");
+
+/// The actor.
+pub(crate) struct PubSubService {
+    broker: Broker,
+    logger: Addr<DataLogger>,
+    fetchers: Addr<LogFetcher>,
+    hubs: Hubs,
+    /// What came while the log had no room to promise: bounded by the credit of the connections.
+    deferred: VecDeque<Deferred>,
+    /// DataLogger has a batch.
+    is_committing: bool,
+    flush_is_due: bool,
+    retention_is_read: bool,
+    /// Those who wait until everything that came is released.
+    drained: Vec<oneshot::Sender<()>>,
+}
+
+enum Deferred {
+    Forward(Forward),
+    Disconnected(Disconnected),
+}
+
+impl PubSubService {
+    /// An actor with what a restart found; `space` is what the log has room for.
+    pub(crate) fn new(
+        mut broker: Broker,
+        space: Space,
+        logger: Addr<DataLogger>,
+        fetchers: Addr<LogFetcher>,
+    ) -> Self {
+        broker.set_room(space.guaranteed, space.full);
+        Self {
+            broker,
+            logger,
+            fetchers,
+            hubs: Hubs::default(),
+            deferred: VecDeque::new(),
+            is_committing: false,
+            flush_is_due: false,
+            retention_is_read: false,
+            drained: Vec::new(),
+        }
+    }
+
+    /// Applies commands as far as the log can promise room; the others wait, and all that comes behind them.
+    fn apply(&mut self, forward: Forward) {
+        let now = now();
+        let Forward {
+            connection,
+            incoming,
+        } = forward;
+        let mut incoming = incoming.into_iter();
+        while self.broker.is_ready() {
+            let Some(one) = incoming.next() else { return };
+            self.apply_one(connection, one, now);
+        }
+        let incoming: Vec<_> = incoming.collect();
+        if !incoming.is_empty() {
+            self.deferred.push_front(Deferred::Forward(Forward {
+                connection,
+                incoming,
+            }));
+        }
+    }
+
+    fn apply_one(&mut self, connection: ConnectionId, incoming: Incoming, now: Timestamp) {
+        match incoming {
+            Incoming::Request { request, credit } => {
+                let to = ReplyTo {
+                    connection,
+                    request_id: request.id,
+                    command: Some(request.command.name()),
+                    silent: request.id.is_none() && request.command.is_silent(),
+                    credit,
+                };
+                self.broker.handle(to, request, now);
+            }
+            Incoming::Rejected {
+                rejection,
+                credit,
+                close,
+            } => {
+                let to = ReplyTo {
+                    connection,
+                    request_id: rejection.request_id,
+                    command: None,
+                    silent: false,
+                    credit,
+                };
+                self.broker
+                    .reject(to, rejection.error, close.then_some(CLOSE_MALFORMED));
+            }
+        }
+    }
+
+    fn apply_deferred(&mut self) {
+        while self.broker.is_ready()
+            && let Some(deferred) = self.deferred.pop_front()
+        {
+            match deferred {
+                Deferred::Forward(forward) => self.apply(forward),
+                Deferred::Disconnected(message) => self.disconnect(&message),
+            }
+        }
+    }
+
+    fn disconnect(&mut self, message: &Disconnected) {
+        self.broker
+            .disconnected(message.connection, &message.handed, now());
+    }
+
+    /// Sends what is ready when the mailbox is empty: what comes together leaves together.
+    fn flush_soon(&mut self, ctx: &mut Context<Self>) {
+        if !self.flush_is_due {
+            self.flush_is_due = true;
+            ctx.notify(Flush);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(SealedBatch {
+            at_write, at_sync, ..
+        }) = self.broker.take_direct()
+        {
+            self.hubs.release(at_write);
+            self.hubs.release(at_sync);
+        }
+        if !self.is_committing
+            && let Some(batch) = self.broker.take_logged()
+        {
+            self.is_committing = true;
+            self.logger.do_send(DataLogPut(batch));
+        }
+        if !self.is_committing && self.deferred.is_empty() {
+            for drained in self.drained.drain(..) {
+                // Who waited may have given up.
+                let _ = drained.send(());
+            }
+        }
+    }
+
+    fn take_over(&mut self, session: SessionId, old: ConnectionId, ctx: &mut Context<Self>) {
+        let Some(hub) = self.hubs.of(old) else {
+            return self.taken_over(session, &[], ctx);
+        };
+        let cursors = hub.send(TakeOver { connection: old });
+        let cursors = async move {
+            match tokio::time::timeout(TAKEOVER_TIMEOUT, cursors).await {
+                Ok(Ok(handed)) => handed,
+                Ok(Err(_)) | Err(_) => {
+                    log::warn!(
+                        "session {session} goes on from its written cursors: its old connection did not tell its own"
+                    );
+                    Vec::new()
+                }
+            }
+        };
+        ctx.spawn(
+            cursors
+                .into_actor(self)
+                .map(move |handed, actor, ctx| actor.taken_over(session, &handed, ctx)),
+        );
+    }
+
+    fn taken_over(&mut self, session: SessionId, handed: &[Handed], ctx: &mut Context<Self>) {
+        self.broker.taken_over(session, handed);
+        self.flush_soon(ctx);
+    }
+
+    fn check_retention(&mut self, ctx: &mut Context<Self>) {
+        if self.retention_is_read {
+            return;
+        }
+        let now = now();
+        let checks = self.broker.retention_due(RETENTION_PARTS as usize, now);
+        if checks.is_empty() {
+            return;
+        }
+        self.retention_is_read = true;
+        let cuts = self.fetchers.send(DataLogCut { checks, now });
+        ctx.spawn(cuts.into_actor(self).map(|cuts, actor, ctx| {
+            actor.retention_is_read = false;
+            for cut in cuts.unwrap_or_default() {
+                actor.broker.retain(cut);
+            }
+            actor.flush_soon(ctx);
+        }));
+    }
+}
+
+/// The wall clock.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(since_epoch.as_millis() as u64)
+}
+
+impl Actor for PubSubService {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(RETENTION_INTERVAL / RETENTION_PARTS, Self::check_retention);
+        ctx.run_interval(EXPIRY_INTERVAL, |actor, ctx| {
+            actor.broker.expire_sessions(now());
+            actor.flush_soon(ctx);
+        });
+        self.flush_soon(ctx);
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Flush;
+
+impl Handler<Flush> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+        self.flush_is_due = false;
+        self.flush();
+    }
+}
+
+impl Handler<RegisterHub> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: RegisterHub, _: &mut Self::Context) {
+        self.hubs.register(message);
+    }
+}
+
+impl Handler<MayConnect> for PubSubService {
+    type Result = bool;
+
+    fn handle(&mut self, MayConnect(identity): MayConnect, _: &mut Self::Context) -> bool {
+        self.broker.may_connect(identity)
+    }
+}
+
+impl Handler<Connect> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: Connect, ctx: &mut Self::Context) {
+        let Connect {
+            connection,
+            identity,
+        } = message;
+        if let Some(old) = self.broker.connect(connection, identity, now())
+            && let Some(session) = self.broker.session_of(connection)
+        {
+            self.take_over(session, old, ctx);
+        }
+        self.flush_soon(ctx);
+    }
+}
+
+impl Handler<Forward> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: Forward, ctx: &mut Self::Context) {
+        if self.deferred.is_empty() {
+            self.apply(message);
+        } else {
+            self.deferred.push_back(Deferred::Forward(message));
+        }
+        self.flush_soon(ctx);
+    }
+}
+
+impl Handler<Disconnected> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: Disconnected, ctx: &mut Self::Context) {
+        if self.deferred.is_empty() {
+            self.disconnect(&message);
+        } else {
+            self.deferred.push_back(Deferred::Disconnected(message));
+        }
+        self.flush_soon(ctx);
+    }
+}
+
+impl Handler<Cursors> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, Cursors(cursors): Cursors, ctx: &mut Self::Context) {
+        for (connection, handed) in cursors {
+            self.broker.handed(connection, &handed);
+        }
+        self.flush_soon(ctx);
+    }
+}
+
+impl Handler<MemoryPage> for PubSubService {
+    type Result = Result<Page, ReadError>;
+
+    fn handle(&mut self, message: MemoryPage, _: &mut Self::Context) -> Self::Result {
+        let MemoryPage {
+            subscription,
+            log,
+            after,
+            through,
+            max_bytes,
+        } = message;
+        self.broker
+            .memory_page(subscription, log, after, through, max_bytes)
+            .ok_or(ReadError::Gone)
+    }
+}
+
+/// DataLogger has committed and released a batch.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Committed {
+    pub(crate) number: u64,
+    pub(crate) publication_bytes: u64,
+    /// What the log has room for behind it.
+    pub(crate) space: Space,
+}
+
+impl Handler<Committed> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: Committed, _: &mut Self::Context) {
+        let Committed {
+            number,
+            publication_bytes,
+            space,
+        } = message;
+        self.is_committing = false;
+        self.broker.committed(number, publication_bytes);
+        self.broker.set_room(space.guaranteed, space.full);
+        self.apply_deferred();
+        // At once, not behind the mailbox: DataLogger is idle until then.
+        self.flush();
+    }
+}
+
+/// DataLogger could not commit a batch, and will never commit another.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CommitFailed {
+    pub(crate) batch: SealedBatch,
+    /// Whether the write succeeded, and what waited for it was released.
+    pub(crate) was_written: bool,
+}
+
+impl Handler<CommitFailed> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: CommitFailed, _: &mut Self::Context) {
+        self.is_committing = false;
+        self.broker
+            .commit_failed(message.batch, message.was_written);
+        self.apply_deferred();
+        self.flush();
+    }
+}
+
+/// The log has room for more, or less, than it said with the last commit.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SpaceChanged(pub(crate) Space);
+
+impl Handler<SpaceChanged> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, SpaceChanged(space): SpaceChanged, ctx: &mut Self::Context) {
+        self.broker.set_room(space.guaranteed, space.full);
+        self.apply_deferred();
+        self.flush_soon(ctx);
+    }
+}
+
+/// No connection begins any more. Answered with the Hubs that there are.
+#[derive(Message)]
+#[rtype(result = "Vec<Addr<Hub>>")]
+pub(crate) struct StopAccepting;
+
+impl Handler<StopAccepting> for PubSubService {
+    type Result = Vec<Addr<Hub>>;
+
+    fn handle(&mut self, _: StopAccepting, _: &mut Self::Context) -> Self::Result {
+        self.broker.stop();
+        self.hubs.iter().cloned().collect()
+    }
+}
+
+/// Answered when everything that came before is committed and released.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drain;
+
+impl Handler<Drain> for PubSubService {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) -> Self::Result {
+        let (drained, is_drained) = oneshot::channel();
+        self.drained.push(drained);
+        self.flush_soon(ctx);
+        Box::pin(async move {
+            // The sender lives as long as the actor: if it is gone, there is nothing to wait for.
+            let _ = is_drained.await;
+        })
+    }
+}

@@ -1,0 +1,354 @@
+//! The whole server: starts its parts in order, and stops them in order.
+//!
+//! ```text
+//!  start: open the data log (lock, catalogue, replay) -> actors -> workers -> listen
+//!  stop:  accept no more -> read no more -> commit and answer what was taken -> close connections (1001) -> write their cursors
+//!         -> sync, mark as closed, unlock
+//! ```
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actix::{Actor, Addr, Arbiter, SyncArbiter, System};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
+
+use crate::{
+    actors::{
+        data_logger::{Attach, CloseLog, DataLogger},
+        hub::{CloseAll, Hub, StopReading},
+        log_reader::{CommittedIds, LogFetcher},
+        messages::Disconnected,
+        pubsub_service::{Drain, PubSubService, SpaceChanged, StopAccepting},
+    },
+    config::{Config, ConfigError},
+    datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
+    domain::{Broker, BrokerLimits, Defaults, broker::RestoredState},
+    http,
+    protocol::{Limits, Timestamp},
+};
+
+/// Connections that wait to be accepted: enough for all clients of a server that restarts to come back at once.
+const BACKLOG: u32 = 4096;
+
+/// Starts servers.
+///
+/// # Examples
+/// ```no_run
+/// use infotainer::{Config, Server};
+///
+/// let server = Server::start(Config::default())?;
+/// println!("listening on {}", server.address());
+/// server.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that runs on threads of its own. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct RunningServer {
+    address: SocketAddr,
+    report: RecoveryReport,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Result<(), StopError>>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system gave no thread.
+    #[error("can't start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// What went wrong at the end. Whatever was acknowledged is on disk all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The last sync failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A part of the server was gone already.
+    #[error("the server ended before it was stopped")]
+    Gone,
+}
+
+impl Server {
+    /// Opens the data directory and listens. Returns when connections are accepted.
+    ///
+    /// # Errors
+    /// If a setting is out of its range, the data directory can't be used, or the address can't be listened on.
+    pub fn start(config: Config) -> Result<RunningServer, StartError> {
+        config.validate()?;
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("infotainer".to_owned())
+            .spawn(move || {
+                System::new().block_on(async move {
+                    match Parts::start(config).await {
+                        Ok((parts, address, report)) => {
+                            // Whoever started the server may have gone: then it runs until the process ends.
+                            let _ = ready.send(Ok((address, report)));
+                            if stopped.await.is_err() {
+                                std::future::pending::<()>().await;
+                            }
+                            parts.stop().await
+                        }
+                        Err(error) => {
+                            let _ = ready.send(Err(error));
+                            Ok(())
+                        }
+                    }
+                })
+            })
+            .map_err(StartError::Thread)?;
+        let (address, report) = is_ready
+            .recv()
+            .expect("invariant: the thread says how the start went")?;
+        Ok(RunningServer {
+            address,
+            report,
+            stop,
+            thread,
+        })
+    }
+}
+
+impl RunningServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the start found in the data directory.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Ends the server in order, and waits for it: what was accepted is committed and answered, connections are closed with 1001.
+    ///
+    /// # Errors
+    /// If the last sync failed.
+    pub fn stop(self) -> Result<(), StopError> {
+        let Self { stop, thread, .. } = self;
+        if stop.send(()).is_err() {
+            return Err(StopError::Gone);
+        }
+        thread.join().unwrap_or(Err(StopError::Gone))
+    }
+
+    /// Waits for SIGTERM or SIGINT, then does as [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// As `stop`; and if signals can't be waited for.
+    pub fn stop_on_signal(self) -> Result<(), Box<dyn std::error::Error>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let name = runtime.block_on(async {
+            let (mut terminate, mut interrupt) = (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            );
+            Ok::<_, io::Error>(tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            })
+        })?;
+        log::info!("{name}: stopping");
+        Ok(self.stop()?)
+    }
+}
+
+/// What has to be stopped.
+struct Parts {
+    config: Arc<Config>,
+    pubsub: Addr<PubSubService>,
+    logger: Addr<DataLogger>,
+    accepting: actix_server::ServerHandle,
+}
+
+impl Parts {
+    async fn start(config: Config) -> Result<(Self, SocketAddr, RecoveryReport), StartError> {
+        let config = Arc::new(config);
+        // The lock on the data directory comes first: of two servers started by mistake, the second touches nothing.
+        let pubsub_address = Arc::new(OnceLock::new());
+        let (log, recovered) = DataLog::open(log_options(&config, Arc::clone(&pubsub_address)))?;
+        let report = recovered.report.clone();
+        let listener = listen(config.listen).map_err(|source| StartError::Listen {
+            address: config.listen,
+            source,
+        })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: config.listen,
+            source,
+        })?;
+
+        let (reader, space) = (log.reader(), log.space());
+        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
+        let fetchers = {
+            let reader = reader.clone();
+            SyncArbiter::start(threads, move || LogFetcher::new(reader.clone()))
+        };
+        let logger =
+            DataLogger::start_in_arbiter(&Arbiter::new().handle(), move |_| DataLogger::new(log));
+        let pubsub = {
+            let (config, logger, fetchers) =
+                (Arc::clone(&config), logger.clone(), fetchers.clone());
+            PubSubService::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                PubSubService::new(broker(&config, recovered, reader), space, logger, fetchers)
+            })
+        };
+        logger.do_send(Attach(pubsub.clone()));
+        if pubsub_address.set(pubsub.clone()).is_err() {
+            unreachable!("invariant: set once");
+        }
+        let server = http::serve(listener, &config, &pubsub, &logger, &fetchers)
+            .map_err(|source| StartError::Listen { address, source })?;
+        let accepting = server.handle();
+        actix::spawn(async move {
+            if let Err(error) = server.await {
+                log::error!("the listener ended: {error}");
+            }
+        });
+        Ok((
+            Self {
+                config,
+                pubsub,
+                logger,
+                accepting,
+            },
+            address,
+            report,
+        ))
+    }
+
+    /// Each step waits for the one before; a step whose actor is gone is skipped, since there is nothing left to do.
+    async fn stop(self) -> Result<(), StopError> {
+        let limit = self.config.shutdown_timeout;
+        let hubs: Vec<Addr<Hub>> = self.pubsub.send(StopAccepting).await.unwrap_or_default();
+        self.accepting.pause().await;
+        for hub in &hubs {
+            let _ = hub.send(StopReading).await;
+        }
+        if timeout(limit, self.pubsub.send(Drain)).await.is_err() {
+            log::warn!(
+                "not everything that was accepted could be committed in {limit:?}; it was not acknowledged"
+            );
+        }
+        let closing: Vec<_> = hubs
+            .iter()
+            .map(|hub| hub.send(CloseAll { timeout: limit }))
+            .collect();
+        for closed in closing {
+            for (connection, handed) in closed.await.unwrap_or_default() {
+                self.pubsub.do_send(Disconnected { connection, handed });
+            }
+        }
+        if timeout(limit, self.pubsub.send(Drain)).await.is_err() {
+            log::warn!(
+                "not every cursor could be written in {limit:?}; some publications will be delivered again"
+            );
+        }
+        let closed = self.logger.send(CloseLog).await;
+        self.accepting.stop(false).await;
+        System::current().stop();
+        closed
+            .map_err(|_| StopError::Gone)?
+            .map_err(StopError::from)
+    }
+}
+
+fn log_options(config: &Config, pubsub: Arc<OnceLock<Addr<PubSubService>>>) -> datalog::Options {
+    datalog::Options {
+        events: Arc::new(move |event| {
+            if let (Event::SpaceChanged(space), Some(pubsub)) = (event, pubsub.get()) {
+                // Rare: at most one for each journal that fills up.
+                pubsub.do_send(SpaceChanged(space));
+            }
+        }),
+        ..datalog::Options::new(&config.data_dir)
+    }
+}
+
+fn broker(config: &Config, recovered: Recovered, reader: LogReader) -> Broker {
+    let Recovered {
+        state,
+        logs,
+        next_log,
+        uncertain,
+        unclean_boot,
+        ..
+    } = recovered;
+    let restored = RestoredState {
+        entries: state,
+        logs,
+        next_log,
+        uncertain,
+        unclean_boot,
+    };
+    let limits = BrokerLimits {
+        defaults: Defaults {
+            durability: config.durability,
+            retention: config.retention,
+        },
+        max_subscriptions: config.max_subscriptions,
+        max_sessions: config.max_sessions,
+        session_expiry: millis(config.session_expiry),
+        memory_log: config.memory_log,
+        limits: Limits {
+            max_message_size: config.max_message_size as u64,
+            max_subscriptions: config.max_subscriptions_per_session as u64,
+            heartbeat_interval: millis(config.heartbeat_interval),
+            heartbeat_timeout: millis(config.heartbeat_timeout),
+        },
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Broker::new(
+        limits,
+        restored,
+        Box::new(CommittedIds(reader)),
+        Timestamp(millis(now)),
+    )
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
