@@ -8,15 +8,16 @@
 //! One tree holds everything, so that one sled batch is one change. The first byte of a key is its kind:
 //!
 //! ```text
-//! r log first   run: segment and descriptor        s segment  generations, level, length of the file
-//! l log         first, last, time of the last      k key      entry of the state map
-//! i log id      sequence of a client-supplied id   x log      a removed log whose ids are still to be removed
-//! m             store, sealed through, next log    a, j       count and sum of all other entries; of the ids
+//! r log first segment  descriptor of a run                s segment  generations, level, length of the file
+//! l log                first, last, time of the last      k key      entry of the state map
+//! i log id             sequence of a client-supplied id   x log      a removed log whose ids are still to be removed
+//! m                    store, sealed through, next log    a, j       count and sum of all other entries; of the ids
 //! ```
 //!
 //! Invariants:
-//! * `m` is written by the last batch of a commit. A segment that covers a generation above its `sealed through` is the
-//!   leftover of a commit that did not end, and so are its runs: [`Catalogue::load`] passes over them.
+//! * A run counts only if its segment is listed. A commit puts the runs and ids of a new segment first, then, in one sled
+//!   batch, everything else: the segment instead of those that it replaces, logs, state, `m`. What a commit that did not
+//!   end left behind counts for nothing, and goes with the next one.
 //! * sled's own checksums cover what it writes, not what it forgets: `a` and `j` tell when an entry was lost.
 //! * A panic inside sled never gets out of here; after one, nothing more is asked of sled, and the next start makes the
 //!   catalogue again.
@@ -27,6 +28,7 @@ mod guard;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -98,7 +100,7 @@ impl From<sled::Error> for CatalogueError {
 pub(crate) struct CatalogueState {
     /// None: the catalogue is new and empty.
     pub(crate) meta: Option<Meta>,
-    /// In order of (log, first sequence); no two overlap.
+    /// In order of (log, first sequence); no two overlap. Those of listed segments only.
     pub(crate) runs: Vec<RunDescriptor>,
     /// In order of their number.
     pub(crate) segments: Vec<SegmentEntry>,
@@ -124,8 +126,8 @@ pub(crate) struct Catalogue {
 struct Accounts {
     entries: Account,
     ids: Account,
-    /// What an unfinished commit left behind; goes with the next one.
-    strays: Vec<Box<[u8]>>,
+    /// Runs that count for nothing; they go with the next commit.
+    strays: Vec<Change>,
 }
 
 impl Catalogue {
@@ -269,9 +271,29 @@ impl Catalogue {
             }
             return Err(self.damage("it was never completed".into()));
         };
-        accounts.strays = pass_over_leftovers(&mut found, meta.sealed_through).map_err(|run| {
-            self.damage(format!("log {} has two runs with {}", run.log.0, run.first))
-        })?;
+        let listed = |id| {
+            found
+                .segments
+                .binary_search_by_key(&id, |entry| entry.header.id)
+                .is_ok()
+        };
+        found.runs.retain(|run| {
+            let counts = listed(run.segment);
+            if !counts {
+                accounts.strays.push((entry::run_key(run), New::None));
+            }
+            counts
+        });
+        if let Some([one, _]) = found
+            .runs
+            .array_windows()
+            .find(|[one, other]| overlap(one, other))
+        {
+            return Err(self.damage(format!("log {} has two runs with {}", one.log.0, one.last)));
+        }
+        if found.meta.is_none() && (account, accounts.ids) != <(Account, Account)>::default() {
+            return Err(self.damage("it was never completed".into()));
+        }
         Ok(found)
     }
 
@@ -294,28 +316,53 @@ impl Catalogue {
         )))
     }
 
-    /// Makes a change lasting: when this returns, it survives a power cut, and before, a process or power failure leaves
-    /// the state before or after it (but for ids and runs that count for nothing).
+    /// Makes a change lasting: when this returns, it survives a power cut, and before, a failure of process or power leaves
+    /// the state before or after it.
     ///
     /// # Errors
     /// If sled or the disk fails. Whether the change survives is not known then.
     pub(crate) fn commit(&self, batch: CatalogueBatch) -> Result<(), CatalogueError> {
         let mut accounts = self.accounts.lock();
-        let parts = batch.into_parts(std::mem::take(&mut accounts.strays));
-        let Accounts { entries, ids, .. } = &mut *accounts;
-        self.apply(ACCOUNT, entries, &parts.new_segments)?;
-        // A merged run takes the key of one of the runs that it replaces: those of a log change in one batch.
-        let mut runs = &parts.runs[..];
-        while !runs.is_empty() {
-            let (slice, behind) = runs.split_at(end_of_slice(runs));
+        let Accounts {
+            entries,
+            ids,
+            strays,
+        } = &mut *accounts;
+        // First: one of them may come again as a new run.
+        for slice in strays.chunks(SLICE) {
             self.apply(ACCOUNT, entries, slice)?;
-            runs = behind;
         }
-        for slice in parts.ids.chunks(SLICE) {
+        strays.clear();
+        for slice in batch.new_runs.chunks(SLICE) {
+            self.apply(ACCOUNT, entries, slice)?;
+        }
+        for slice in batch.ids.chunks(SLICE) {
             self.apply(IDS_ACCOUNT, ids, slice)?;
         }
-        self.apply(ACCOUNT, entries, &parts.last)?;
+        let last: Vec<Change> = batch.last.into_iter().collect();
+        self.apply(ACCOUNT, entries, &last)?;
         self.sync()
+    }
+
+    /// Removes runs of segments that are not listed any more, some at a time. Not synced: what is undone by a failure is
+    /// done again.
+    ///
+    /// # Errors
+    /// If sled fails.
+    pub(crate) fn forget_runs(
+        &self,
+        runs: impl IntoIterator<Item = RunDescriptor>,
+    ) -> Result<(), CatalogueError> {
+        let mut accounts = self.accounts.lock();
+        let mut runs = runs
+            .into_iter()
+            .map(|run| (entry::run_key(&run), New::None))
+            .peekable();
+        while runs.peek().is_some() {
+            let slice: Vec<Change> = runs.by_ref().take(SLICE).collect();
+            self.apply(ACCOUNT, &mut accounts.entries, &slice)?;
+        }
+        Ok(())
     }
 
     /// Where the log has the client-supplied `id`, as far as it is sealed; it may be below the log's first.
@@ -354,7 +401,10 @@ impl Catalogue {
                 .collect::<sled::Result<Vec<_>>>()
         })?;
         let mut accounts = self.accounts.lock();
-        let removals: Vec<_> = keys.iter().map(|key| (key.as_ref().into(), None)).collect();
+        let removals: Vec<_> = keys
+            .iter()
+            .map(|key| (key.as_ref().into(), New::None))
+            .collect();
         for slice in removals.chunks(SLICE) {
             self.apply(IDS_ACCOUNT, &mut accounts.ids, slice)?;
         }
@@ -362,7 +412,7 @@ impl Catalogue {
             self.apply(
                 ACCOUNT,
                 &mut accounts.entries,
-                &[(removed.as_ref().into(), None)],
+                &[(removed.as_ref().into(), New::None)],
             )?;
         }
         drop(accounts);
@@ -425,22 +475,38 @@ impl Catalogue {
             return Ok(());
         }
         let (mut next, mut batch) = (*account, sled::Batch::default());
+        // What the keys changed already have by now: one key may change more than once.
+        let mut changed = HashMap::<&[u8], Option<&[u8]>>::with_capacity(changes.len());
         self.ask(|db| {
-            for (key, value) in changes {
-                let old = db.get(key)?;
-                if old.as_deref() == value.as_deref() {
+            for (key, change) in changes {
+                let stored;
+                let old = match changed.get(&key[..]) {
+                    Some(old) => *old,
+                    None => {
+                        stored = db.get(key)?;
+                        stored.as_deref()
+                    }
+                };
+                let new = match change {
+                    New::Value(value) => Some(&value[..]),
+                    New::None => None,
+                    New::NoneInsteadOf(value) if old == Some(&value[..]) => None,
+                    New::NoneInsteadOf(_) => continue,
+                };
+                if old == new {
                     continue;
                 }
                 if let Some(old) = old {
-                    next.remove(key, &old);
+                    next.remove(key, old);
                 }
-                match value {
-                    Some(value) => {
-                        next.add(key, value);
-                        batch.insert(key.as_ref(), value.as_ref());
+                match new {
+                    Some(new) => {
+                        next.add(key, new);
+                        batch.insert(key.as_ref(), new);
                     }
                     None => batch.remove(key.as_ref()),
                 }
+                changed.insert(key, new);
             }
             batch.insert(&[name], &next.encode());
             db.apply_batch(batch)
@@ -525,51 +591,20 @@ impl Drop for Catalogue {
     }
 }
 
-/// A key and its new value; none removes it.
-type Change = (Box<[u8]>, Option<Box<[u8]>>);
+/// A key and what becomes of it.
+type Change = (Box<[u8]>, New);
 
-/// Where the first slice of `runs` ends: never between two of one log.
-fn end_of_slice(runs: &[Change]) -> usize {
-    let log_of = |at: usize| runs[at].0.get(..9);
-    (SLICE..runs.len())
-        .find(|&at| log_of(at) != log_of(at - 1))
-        .unwrap_or(runs.len())
+/// What a key will have.
+#[derive(Clone, Debug)]
+enum New {
+    Value(Box<[u8]>),
+    None,
+    /// Unless it has another value.
+    NoneInsteadOf(Box<[u8]>),
 }
 
-/// Takes out what commits that did not end left behind, and says which keys it was. Err: a run that can't be explained.
-fn pass_over_leftovers(
-    found: &mut CatalogueState,
-    sealed_through: u64,
-) -> Result<Vec<Box<[u8]>>, RunDescriptor> {
-    let mut strays = Vec::new();
-    found.segments.retain(|segment| {
-        let counts = segment.header.generations.1 <= sealed_through;
-        if !counts {
-            strays.push(entry::segment_key(segment.header.id));
-        }
-        counts
-    });
-    let (mut kept, segments): (Vec<RunDescriptor>, _) =
-        (Vec::with_capacity(found.runs.len()), &found.segments);
-    for run in found.runs.drain(..) {
-        let listed = segments
-            .binary_search_by_key(&run.segment, |segment| segment.header.id)
-            .is_ok();
-        let before = kept
-            .last()
-            .filter(|before| before.log == run.log && before.last >= run.first);
-        match before {
-            _ if !listed => strays.push(entry::run_key(run.log, run.first)),
-            // A merge wrote the joined run and had no time to remove this one.
-            Some(before) if before.last >= run.last => {
-                strays.push(entry::run_key(run.log, run.first))
-            }
-            Some(_) => return Err(run),
-            None => kept.push(run),
-        }
-    }
-    found.runs = kept;
-    Ok(strays)
+fn overlap(one: &RunDescriptor, other: &RunDescriptor) -> bool {
+    one.log == other.log && one.last >= other.first
 }
 
 fn damaged(what: &str) -> CatalogueError {

@@ -145,15 +145,17 @@ pub(super) fn state_key(key: &[u8]) -> Box<[u8]> {
     [&[STATE], key].concat().into()
 }
 
-pub(super) fn run_key(log: LogNumber, first: Sequence) -> Box<[u8]> {
-    [&[RUN], &log.0.to_be_bytes()[..], &first.0.to_be_bytes()]
-        .concat()
-        .into()
+pub(super) fn run_key(run: &RunDescriptor) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(25);
+    key.push(RUN);
+    for number in [run.log.0, run.first.0, run.segment.0] {
+        key.extend_from_slice(&number.to_be_bytes());
+    }
+    key.into()
 }
 
 pub(super) fn encode_run(run: &RunDescriptor) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(32);
-    put_varint(&mut out, run.segment.0);
+    let mut out = Vec::with_capacity(24);
     encode_descriptor(run, &mut out);
     out.into()
 }
@@ -162,7 +164,7 @@ pub(super) fn decode_run(key: &[u8], mut value: &[u8]) -> Option<RunDescriptor> 
     let mut rest = key.get(1..)?;
     let log = LogNumber(u64::from_be_bytes(take(&mut rest)?));
     let first = Sequence(u64::from_be_bytes(take(&mut rest)?));
-    let segment = SegmentId(take_varint(&mut value)?);
+    let segment = SegmentId(u64::from_be_bytes(take(&mut rest)?));
     let run = decode_descriptor(log, first, segment, &mut value)?;
     (rest.is_empty() && value.is_empty()).then_some(run)
 }

@@ -58,10 +58,10 @@ fn id(n: u64) -> PublicationId {
 fn fill(dir: &Path) {
     let catalogue = Catalogue::open(dir, CACHE).unwrap();
     let mut batch = CatalogueBatch::new(&meta(1));
-    batch.put_segment(&segment(1, (1, 1)));
+    let runs: Vec<_> = (1..=300).map(|log| run(log, 1, 10, 1)).collect();
+    batch.put_segment(&segment(1, (1, 1)), &runs);
     for log in 1..=300 {
         batch.put_log(LogNumber(log), &entry(1, 10));
-        batch.put_run(&run(log, 1, 10, 1));
         batch.put_id(LogNumber(log), &id(log), Sequence(7));
         batch.put_state(format!("key {log}").as_bytes(), &[log as u8; 50]);
     }
@@ -94,14 +94,13 @@ fn what_was_committed_is_there_after_reopening() {
         let catalogue = Catalogue::open(&path, CACHE).unwrap();
         catalogue.load().unwrap();
         let mut batch = CatalogueBatch::new(&meta(2));
-        batch.put_segment(&segment(2, (2, 2)));
-        batch.put_run(&run(1, 11, 20, 2));
+        batch.put_segment(&segment(2, (2, 2)), [&run(1, 11, 20, 2)]);
         batch.put_log(LogNumber(1), &entry(3, 20));
-        batch.remove_run(LogNumber(2), Sequence(1));
+        batch.remove_run(&run(2, 1, 10, 1));
         batch.remove_log(LogNumber(2));
         batch.remove_state(b"key 3");
         batch.put_state(b"key 4", b"another");
-        batch.remove_id(LogNumber(5), &id(5));
+        batch.remove_id(LogNumber(5), &id(5), Sequence(7));
         catalogue.commit(batch).unwrap();
     }
     let catalogue = Catalogue::open(&path, CACHE).unwrap();
@@ -162,8 +161,16 @@ fn ids_of_a_removed_log_go_by_and_by() {
     catalogue.verify_ids().unwrap();
 }
 
+/// A commit whose process ends before its last sled batch.
+fn commit_without_end(catalogue: &Catalogue, batch: &CatalogueBatch) {
+    let mut accounts = catalogue.accounts.lock();
+    catalogue
+        .apply(ACCOUNT, &mut accounts.entries, &batch.new_runs)
+        .unwrap();
+}
+
 #[test]
-fn commit_that_seals_counts_only_when_it_ended() {
+fn commit_counts_only_when_it_ended() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalogue");
     fill(&path);
@@ -171,83 +178,105 @@ fn commit_that_seals_counts_only_when_it_ended() {
     {
         let catalogue = Catalogue::open(&path, CACHE).unwrap();
         let mut batch = CatalogueBatch::new(&meta(2));
-        batch.put_segment(&segment(2, (2, 2)));
-        batch.put_run(&run(1, 11, 20, 2));
-        let parts = batch.into_parts(Vec::new());
-        let mut accounts = catalogue.accounts.lock();
-        catalogue
-            .apply(ACCOUNT, &mut accounts.entries, &parts.new_segments)
-            .unwrap();
-        catalogue
-            .apply(ACCOUNT, &mut accounts.entries, &parts.runs)
-            .unwrap();
+        batch.put_segment(&segment(2, (2, 2)), &[run(1, 11, 20, 2), run(2, 11, 20, 2)]);
+        commit_without_end(&catalogue, &batch);
     }
     {
         let catalogue = Catalogue::open(&path, CACHE).unwrap();
         let state = catalogue.load().unwrap();
         assert_eq!((state.segments, state.runs), (before.segments, before.runs));
-        // The journal is sealed again, into another segment, and fewer of its publications are live.
+        // The journal is sealed again, with the same number, and fewer of its publications are live.
         let mut batch = CatalogueBatch::new(&meta(2));
-        batch.put_segment(&segment(3, (2, 2)));
-        batch.put_run(&run(1, 12, 20, 3));
+        batch.put_segment(&segment(2, (2, 2)), [&run(1, 12, 20, 2)]);
         catalogue.commit(batch).unwrap();
     }
     let state = Catalogue::open(&path, CACHE).unwrap().load().unwrap();
-    assert_eq!(state.segments, [segment(1, (1, 1)), segment(3, (2, 2))]);
-    assert_eq!(state.runs[..2], [run(1, 1, 10, 1), run(1, 12, 20, 3)]);
+    assert_eq!(state.segments, [segment(1, (1, 1)), segment(2, (2, 2))]);
+    assert_eq!(state.runs[..2], [run(1, 1, 10, 1), run(1, 12, 20, 2)]);
     assert_eq!(state.runs.len(), 301);
 }
 
 #[test]
-fn merge_that_did_not_end_loses_nothing() {
+fn merge_counts_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalogue");
+    let runs = |first, last, segment| {
+        (1..=1000)
+            .map(|log| run(log, first, last, segment))
+            .collect::<Vec<_>>()
+    };
+    let merge = || {
+        let mut batch = CatalogueBatch::new(&meta(2));
+        batch.put_segment(&segment(3, (1, 2)), &runs(1, 20, 3));
+        batch.remove_segment(SegmentId(1));
+        batch.remove_segment(SegmentId(2));
+        batch
+    };
     {
         let catalogue = Catalogue::open(&path, CACHE).unwrap();
         let mut batch = CatalogueBatch::new(&meta(2));
-        batch.put_segment(&segment(1, (1, 1)));
-        batch.put_segment(&segment(2, (2, 2)));
-        for log in 1..=1000 {
-            batch.put_run(&run(log, 1, 10, 1));
-            batch.put_run(&run(log, 11, 20, 2));
-        }
+        batch.put_segment(&segment(1, (1, 1)), &runs(1, 10, 1));
+        batch.put_segment(&segment(2, (2, 2)), &runs(11, 20, 2));
         catalogue.commit(batch).unwrap();
-        let mut batch = CatalogueBatch::new(&meta(2));
-        batch.put_segment(&segment(3, (1, 2)));
-        batch.remove_segment(SegmentId(1));
-        batch.remove_segment(SegmentId(2));
-        for log in 1..=1000 {
-            batch.remove_run(LogNumber(log), Sequence(1));
-            batch.remove_run(LogNumber(log), Sequence(11));
-            batch.put_run(&run(log, 1, 20, 3));
-        }
-        let parts = batch.into_parts(Vec::new());
-        let mut accounts = catalogue.accounts.lock();
-        catalogue
-            .apply(ACCOUNT, &mut accounts.entries, &parts.new_segments)
-            .unwrap();
-        let end = end_of_slice(&parts.runs);
-        assert!(end < parts.runs.len());
-        catalogue
-            .apply(ACCOUNT, &mut accounts.entries, &parts.runs[..end])
-            .unwrap();
+        commit_without_end(&catalogue, &merge());
     }
-    let state = Catalogue::open(&path, CACHE).unwrap().load().unwrap();
-    assert_eq!(state.segments.len(), 3);
-    for log in 1..=1000 {
-        let runs: Vec<_> = state
-            .runs
-            .iter()
-            .filter(|run| run.log.0 == log)
-            .copied()
-            .collect();
-        assert!(
-            runs == [run(log, 1, 20, 3)] || runs == [run(log, 1, 10, 1), run(log, 11, 20, 2)],
-            "{runs:?}"
-        );
+    {
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        let state = catalogue.load().unwrap();
+        assert_eq!(state.segments.len(), 2);
+        assert_eq!(state.runs.len(), 2000);
+        assert!(state.runs.iter().all(|run| run.segment != SegmentId(3)));
+        catalogue.commit(merge()).unwrap();
+        catalogue.forget_runs(runs(1, 10, 1)).unwrap();
     }
-    assert!(state.runs.iter().any(|run| run.segment == SegmentId(3)));
-    assert!(state.runs.iter().any(|run| run.segment == SegmentId(1)));
+    let catalogue = Catalogue::open(&path, CACHE).unwrap();
+    let state = catalogue.load().unwrap();
+    assert_eq!(state.segments, [segment(3, (1, 2))]);
+    assert_eq!(state.runs, runs(1, 20, 3));
+    // Those of segment 2 were not forgotten.
+    assert_eq!(catalogue.accounts.lock().strays.len(), 1000);
+    catalogue.commit(CatalogueBatch::new(&meta(2))).unwrap();
+    assert_eq!(
+        catalogue
+            .ask(|db| Ok(db.scan_prefix([RUN]).count()))
+            .unwrap(),
+        1000
+    );
+    assert_eq!(catalogue.load().unwrap().runs, runs(1, 20, 3));
+}
+
+#[test]
+fn id_that_came_again_is_found_where_it_is_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    let log = LogNumber(1);
+    let catalogue = Catalogue::open(&path, CACHE).unwrap();
+    let mut batch = CatalogueBatch::new(&meta(1));
+    for n in 1..=3 {
+        batch.put_id(log, &id(n), Sequence(n));
+    }
+    batch.put_id(log, &id(1), Sequence(11));
+    catalogue.commit(batch).unwrap();
+    let mut batch = CatalogueBatch::new(&meta(2));
+    batch.put_id(log, &id(2), Sequence(12));
+    for n in 1..=3 {
+        batch.remove_id(log, &id(n), Sequence(n));
+    }
+    catalogue.commit(batch).unwrap();
+    let found = [1, 2, 3].map(|n| catalogue.find_id(log, &id(n)).unwrap());
+    assert_eq!(found, [Some(Sequence(11)), Some(Sequence(12)), None]);
+    catalogue.load().unwrap();
+    catalogue.verify_ids().unwrap();
+}
+
+#[test]
+fn overlapping_runs_are_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalogue = Catalogue::open(&dir.path().join("catalogue"), CACHE).unwrap();
+    let mut batch = CatalogueBatch::new(&meta(1));
+    batch.put_segment(&segment(1, (1, 1)), &[run(1, 1, 10, 1), run(1, 10, 11, 1)]);
+    catalogue.commit(batch).unwrap();
+    damaged(catalogue.load());
 }
 
 #[test]
@@ -291,7 +320,7 @@ fn records_make_logs_and_state_anew() {
 #[test]
 fn lost_entry_is_found_out() {
     for lost in [
-        entry::run_key(LogNumber(4), Sequence(1)),
+        entry::run_key(&run(4, 1, 10, 1)),
         entry::state_key(b"key 9"),
         [META].into(),
     ] {
@@ -435,7 +464,7 @@ proptest! {
         let segment = segment(first, (second, third));
         prop_assert_eq!(SegmentEntry::decode(&entry::segment_key(SegmentId(first)), &segment.encode()), Some(segment));
         let run = run(first, second % (1 << 52) + 1, second % (1 << 52) + third % 1000 + 1, third);
-        prop_assert_eq!(entry::decode_run(&entry::run_key(run.log, run.first), &entry::encode_run(&run)), Some(run));
+        prop_assert_eq!(entry::decode_run(&entry::run_key(&run), &entry::encode_run(&run)), Some(run));
         let _ = Meta::decode(&bytes);
         let _ = LogEntry::decode(&bytes);
         let _ = SegmentEntry::decode(&key, &bytes);
@@ -457,9 +486,12 @@ fn two_hundred_thousand_runs_load_in_half_a_second() {
         let catalogue = Catalogue::open(&path, 32 << 20).unwrap();
         for generation in 1..=2 {
             let mut batch = CatalogueBatch::new(&meta(generation));
-            batch.put_segment(&segment(generation, (generation, generation)));
+            let first = generation * 10;
+            let runs: Vec<_> = (1..=100_000)
+                .map(|log| run(log, first, first + 9, generation))
+                .collect();
+            batch.put_segment(&segment(generation, (generation, generation)), &runs);
             for log in 1..=100_000 {
-                batch.put_run(&run(log, generation * 10, generation * 10 + 9, generation));
                 batch.put_log(LogNumber(log), &entry(10, generation * 10 + 9));
             }
             catalogue.commit(batch).unwrap();
