@@ -18,6 +18,7 @@
 mod catalogue;
 mod journal;
 mod segment;
+mod store;
 mod types;
 
 pub use catalogue::panic_is_contained;

@@ -6,5 +6,137 @@
 //! A journal file is preallocated and zero-written, so that a sync of a batch has no metadata to write. Each use of a file
 //! is a *generation*: generations only grow, and a generation's batches follow each other from the file's beginning.
 //! A start never goes on in a journal that it found: appending begins with a new generation in a free file.
+//!
+//! Before a generation begins, the one before it is synced: of two generations, only the later can have a torn tail.
 
 pub(crate) mod format;
+mod replay;
+mod writer;
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub(crate) use replay::{Scan, scan};
+pub(crate) use writer::{JournalWriter, Written};
+
+use super::store;
+
+/// One preallocated file.
+#[derive(Debug)]
+pub(crate) struct JournalFile {
+    number: u64,
+    path: PathBuf,
+    file: File,
+    capacity: u64,
+}
+
+impl JournalFile {
+    /// Makes the file with this number, synced.
+    pub(crate) fn create(dir: &Path, number: u64, capacity: u64) -> io::Result<Self> {
+        let path = dir.join(format!("{number}.journal"));
+        let partial = dir.join(format!("{number}.tmp"));
+        let made = store::write_zeros(&partial, capacity).and_then(|file| {
+            fs::rename(&partial, &path)?;
+            store::sync_dir(dir)?;
+            Ok(file)
+        });
+        match made {
+            Ok(file) => Ok(Self {
+                number,
+                path,
+                file,
+                capacity,
+            }),
+            Err(error) => {
+                let _ = fs::remove_file(&partial); // it may not have been made
+                Err(error)
+            }
+        }
+    }
+
+    fn open(path: PathBuf, number: u64) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(&path)?;
+        let capacity = file.metadata()?.len();
+        Ok(Self {
+            number,
+            path,
+            file,
+            capacity,
+        })
+    }
+
+    /// Every journal file of the directory, by number. What was not finished is removed.
+    pub(crate) fn open_all(dir: &Path) -> io::Result<Vec<Self>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let number = path.file_stem().and_then(|stem| stem.to_str());
+            let Some(number) = number.and_then(|stem| stem.parse().ok()) else {
+                continue;
+            };
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("journal") => files.push(Self::open(path, number)?),
+                Some("tmp") => fs::remove_file(path)?,
+                _ => {}
+            }
+        }
+        files.sort_by_key(|file| file.number);
+        Ok(files)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.capacity).map_err(io::Error::other)?];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Overwrites a range with zeros, synced.
+    pub(crate) fn erase(&self, range: Range<usize>) -> io::Result<()> {
+        self.write_at(&vec![0; range.len()], range.start as u64)?;
+        self.sync()
+    }
+
+    /// Removes the file; whoever still reads it may go on.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+/// A journal that is written no more and waits to be sealed.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsealed {
+    pub(crate) file: Arc<JournalFile>,
+    pub(crate) generation: u64,
+    /// Where its batches are: one range, but for what is damaged.
+    pub(crate) spans: Vec<Range<usize>>,
+}

@@ -1,0 +1,128 @@
+//! Appending: one batch, one write.
+
+use std::{io, ops::Range, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{
+    JournalFile, Unsealed,
+    format::{BatchBuilder, BatchHeader},
+};
+use crate::datalog::Record;
+
+/// Where a batch was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Written {
+    pub(crate) generation: u64,
+    /// In its journal.
+    pub(crate) offset: u64,
+}
+
+/// The current journal, and the batch that is being put together for it.
+#[derive(Debug)]
+pub(crate) struct JournalWriter {
+    store: Uuid,
+    builder: BatchBuilder,
+    file: Arc<JournalFile>,
+    generation: u64,
+    end: u64,
+    /// Of the last batch written, in this journal or before.
+    number: u64,
+    synced_through: u64,
+}
+
+impl JournalWriter {
+    /// Begins `generation` in `file`; `number` is that of the last batch before.
+    pub(crate) fn new(store: Uuid, file: Arc<JournalFile>, generation: u64, number: u64) -> Self {
+        Self {
+            store,
+            builder: BatchBuilder::new(),
+            file,
+            generation,
+            end: 0,
+            number,
+            synced_through: number,
+        }
+    }
+
+    pub(crate) fn file(&self) -> &Arc<JournalFile> {
+        &self.file
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Bytes that still fit.
+    pub(crate) fn left(&self) -> u64 {
+        self.file.capacity() - self.end
+    }
+
+    /// Whether nothing was written to this journal.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Begins a batch; one that was not written is forgotten.
+    pub(crate) fn begin(&mut self) {
+        self.builder.clear();
+    }
+
+    /// Adds a record to the batch. Of publications: where in the batch their frames are.
+    pub(crate) fn push(&mut self, record: &Record) -> Option<Range<usize>> {
+        self.builder.push(record)
+    }
+
+    /// Bytes of the batch.
+    pub(crate) fn batch_len(&self) -> u64 {
+        self.builder.len() as u64
+    }
+
+    /// Writes the batch, which must fit.
+    pub(crate) fn write(&mut self) -> io::Result<Written> {
+        let header = BatchHeader {
+            generation: self.generation,
+            number: self.number + 1,
+            synced_through: self.synced_through,
+        };
+        let bytes = self.builder.finish(self.store, header);
+        let offset = self.end;
+        assert!(
+            bytes.len() as u64 <= self.file.capacity() - offset,
+            "invariant: the batch fits"
+        );
+        self.file.write_at(bytes, offset)?;
+        self.end += bytes.len() as u64;
+        self.number += 1;
+        Ok(Written {
+            generation: self.generation,
+            offset,
+        })
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Durability
+    /// `fdatasync`: the file was preallocated, so there is no metadata to write.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.synced_through < self.number {
+            self.file.sync()?;
+            self.synced_through = self.number;
+        }
+        Ok(())
+    }
+
+    /// Goes on in `next`, with the batch that is being put together. What was written before is synced first.
+    pub(crate) fn rotate(&mut self, next: Arc<JournalFile>) -> io::Result<Unsealed> {
+        self.sync()?;
+        let sealed = Unsealed {
+            file: std::mem::replace(&mut self.file, next),
+            generation: self.generation,
+            spans: std::iter::once(0..usize::try_from(self.end).map_err(io::Error::other)?)
+                .collect(),
+        };
+        self.generation += 1;
+        self.end = 0;
+        Ok(sealed)
+    }
+}

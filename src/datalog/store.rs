@@ -1,0 +1,360 @@
+//! The data directory: who has it open, in which format it is, how its last user ended.
+//!
+//! Owns the files `lock`, `format`, `running` and `reserve`, the names of the directories, and what is put into
+//! `quarantine`. Does not own what is in the other directories.
+//!
+//! `running` is there while the data log is open; found at a start, it means that the last end was not orderly. It says in
+//! which boot that was, since only the end of a boot can take what was written and not synced.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use uuid::Uuid;
+
+use super::OpenError;
+
+/// The first line of the file `format`.
+const FORMAT: &str = "infotainer data 1";
+/// Bytes of the file that is given up so that a start succeeds on a full disk.
+const RESERVE: u64 = 8 << 20;
+
+/// An open data directory, locked until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+    id: Uuid,
+    found: Found,
+    _lock: File,
+}
+
+/// How the last user of the directory ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Found {
+    /// Not orderly.
+    pub(crate) unclean: bool,
+    /// Not orderly, and in another boot.
+    pub(crate) unclean_boot: bool,
+    /// Journal generations up to this one may have been used without a trace.
+    pub(crate) generation: u64,
+    /// The number of its first batch.
+    pub(crate) batch: u64,
+}
+
+/// Adds what was tried to an I/O error.
+pub(crate) trait During<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, OpenError>;
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, OpenError> {
+        self.map_err(|source| OpenError::Io {
+            what: what(),
+            source,
+        })
+    }
+}
+
+impl Store {
+    /// Locks the directory, which is made if it does not exist, and checks its format.
+    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+        let doing = || format!("opening data directory {}", dir.display());
+        fs::create_dir_all(dir).during(doing)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join("lock"))
+            .during(doing)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(error).during(doing),
+        }
+        let id = read_or_make_format(dir)?;
+        for sub in ["journal", "segments", "state", "quarantine"] {
+            fs::create_dir_all(dir.join(sub)).during(doing)?;
+        }
+        let found = read_running(dir).during(doing)?;
+        let store = Self {
+            dir: dir.to_owned(),
+            id,
+            found,
+            _lock: lock,
+        };
+        store.make_room().during(doing)?;
+        Ok(store)
+    }
+
+    /// The store's id, which no other store has.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(crate) fn found(&self) -> Found {
+        self.found
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn journal_dir(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    pub(crate) fn segment_dir(&self) -> PathBuf {
+        self.dir.join("segments")
+    }
+
+    /// Notes that the directory is in use in this boot, with journal generations from `generation` and batches from `batch` on.
+    pub(crate) fn mark_running(&self, generation: u64, batch: u64) -> io::Result<()> {
+        let text = format!("{}\n{generation}\n{batch}\n", boot_id());
+        write_whole(&self.dir, "running", text.as_bytes())
+    }
+
+    /// Notes that everything is written and synced.
+    pub(crate) fn mark_clean(&self) -> io::Result<()> {
+        fs::remove_file(self.dir.join("running"))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Sets a copy of `bytes` aside. The same name is written once only: a start that did not get further finds the same again.
+    pub(crate) fn quarantine_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.dir.join("quarantine");
+        if dir.join(name).exists() {
+            return Ok(());
+        }
+        write_whole(&dir, name, bytes)
+    }
+
+    /// Moves a file or directory aside, and says where it is now.
+    pub(crate) fn quarantine(&self, path: &Path) -> io::Result<PathBuf> {
+        let dir = self.dir.join("quarantine");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let target = (0_u32..)
+            .map(|n| match n {
+                0 => dir.join(&*name),
+                n => dir.join(format!("{name}.{n}")),
+            })
+            .find(|target| !target.exists())
+            .expect("invariant: a directory holds fewer than 2^32 files");
+        fs::rename(path, &target)?;
+        sync_dir(&dir)?;
+        if let Some(parent) = path.parent() {
+            sync_dir(parent)?;
+        }
+        Ok(target)
+    }
+
+    /// Gives the reserve up if the disk has no room for what a start writes.
+    fn make_room(&self) -> io::Result<()> {
+        let (probe, reserve) = (self.dir.join("probe"), self.dir.join("reserve"));
+        let tried = write_zeros(&probe, RESERVE / 8).map(drop);
+        let _ = fs::remove_file(&probe); // it may not have been made
+        match tried {
+            Err(error) if is_disk_full(&error) => {
+                if reserve.exists() {
+                    log::warn!(
+                        "the disk is full: the reserve of {RESERVE} bytes is given up for this start"
+                    );
+                    fs::remove_file(&reserve)?;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the reserve if it is not there.
+    pub(crate) fn keep_reserve(&self) -> io::Result<()> {
+        let reserve = self.dir.join("reserve");
+        if reserve.exists() {
+            return Ok(());
+        }
+        let partial = self.dir.join("reserve.tmp");
+        let made = write_zeros(&partial, RESERVE)
+            .map(drop)
+            .and_then(|()| fs::rename(&partial, &reserve));
+        if made.is_err() {
+            let _ = fs::remove_file(&partial); // it may not have been made
+        }
+        made
+    }
+}
+
+fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
+    let path = dir.join("format");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if dir.join("journal").exists() || dir.join("segments").exists() {
+                return Err(OpenError::NoFormat(dir.to_owned()));
+            }
+            let id = Uuid::new_v4();
+            write_whole(dir, "format", format!("{FORMAT}\n{id}\n").as_bytes())
+                .during(|| format!("writing {}", path.display()))?;
+            return Ok(id);
+        }
+        Err(error) => return Err(error).during(|| format!("reading {}", path.display())),
+    };
+    let mut lines = text.lines();
+    let format = lines.next().unwrap_or_default();
+    match lines.next().and_then(|id| Uuid::parse_str(id).ok()) {
+        Some(id) if format == FORMAT => Ok(id),
+        _ => Err(OpenError::Format {
+            dir: dir.to_owned(),
+            found: format.to_owned(),
+            known: FORMAT,
+        }),
+    }
+}
+
+fn read_running(dir: &Path) -> io::Result<Found> {
+    let text = match fs::read_to_string(dir.join("running")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
+        Err(error) => return Err(error),
+    };
+    let mut lines = text.lines();
+    let unclean_boot = lines.next() != Some(boot_id().as_str());
+    let mut number = || lines.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    Ok(Found {
+        unclean: true,
+        unclean_boot,
+        generation: number(),
+        batch: number(),
+    })
+}
+
+/// Where the system does not tell, every end counts as one in another boot.
+fn boot_id() -> String {
+    match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => format!("unknown, {}", Uuid::new_v4()),
+    }
+}
+
+/// A file of `len` zeros, synced, whose name is not yet.
+pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
+    const STEP: usize = 1 << 20;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    let zeros = vec![0; STEP.min(usize::try_from(len).unwrap_or(STEP))];
+    let mut left = len;
+    while left > 0 {
+        let step = zeros.len().min(usize::try_from(left).unwrap_or(STEP));
+        file.write_all(&zeros[..step])?;
+        left -= step as u64;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Writes a small file so that it is there whole or not at all.
+pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let partial = dir.join(format!("{name}.tmp"));
+    let mut file = File::create(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, dir.join(name))?;
+    sync_dir(dir)
+}
+
+/// Makes names in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether the error says that there is no room.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_server_is_refused_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::open(dir.path()).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(OpenError::Locked(_))));
+        drop(first);
+        Store::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn store_keeps_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = Store::open(dir.path()).unwrap().id();
+        assert_eq!(Store::open(dir.path()).unwrap().id(), id);
+    }
+
+    #[test]
+    fn format_of_a_newer_version_is_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("infotainer data 2\n{}\n", Uuid::nil());
+        fs::write(dir.path().join("format"), &text).unwrap();
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Format { found, .. } if found == "infotainer data 2"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), text);
+    }
+
+    #[test]
+    fn data_without_a_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("journal")).unwrap();
+        assert!(matches!(
+            Store::open(dir.path()),
+            Err(OpenError::NoFormat(_))
+        ));
+    }
+
+    #[test]
+    fn unclean_end_is_told_from_an_orderly_one_and_from_one_in_another_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(dir.path()).unwrap();
+        assert_eq!(open().found(), Found::default());
+        open().mark_running(4, 9).unwrap();
+        let unclean = Found {
+            unclean: true,
+            unclean_boot: false,
+            generation: 4,
+            batch: 9,
+        };
+        assert_eq!(open().found(), unclean);
+        fs::write(dir.path().join("running"), "another boot\n4\n9\n").unwrap();
+        assert!(open().found().unclean_boot);
+        open().mark_clean().unwrap();
+        assert_eq!(open().found(), Found::default());
+    }
+
+    #[test]
+    fn what_is_set_aside_never_replaces_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = dir.path().join("thing");
+        for text in ["one", "two"] {
+            fs::write(&path, text).unwrap();
+            store.quarantine(&path).unwrap();
+        }
+        let read = |name| fs::read_to_string(dir.path().join("quarantine").join(name)).unwrap();
+        assert_eq!(
+            (read("thing"), read("thing.1")),
+            ("one".into(), "two".into())
+        );
+    }
+}
