@@ -15,11 +15,22 @@
 //! was acknowledged depends on the catalogue, which can be made again from the other files; every byte read from disk is
 //! checked before it is handed out.
 
+mod background;
+mod backlog;
 mod catalogue;
+mod index;
 mod journal;
+mod log;
+mod reader;
+mod recovery;
 mod segment;
 mod store;
+#[cfg(test)]
+mod tests;
 mod types;
+mod units;
 
 pub use catalogue::panic_is_contained;
+pub use log::DataLog;
+pub use reader::LogReader;
 pub use types::*;

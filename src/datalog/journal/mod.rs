@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use replay::{Scan, scan};
+pub(crate) use replay::{Scan, newest_generation, scan};
 pub(crate) use writer::{JournalWriter, Written};
 
 use super::store;

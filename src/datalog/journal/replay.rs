@@ -33,8 +33,8 @@ pub(crate) struct Scan {
 ///
 /// `before` is the number of the last batch in front of this journal, as far as it is known.
 pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) -> Scan {
-    let Some(generation) = generation(bytes, store, sealed_through) else {
-        return torn_at_once(bytes, sealed_through);
+    let Some(generation) = newest_generation(bytes, store, sealed_through) else {
+        return Scan::default();
     };
     let mut scan = Scan {
         generation: Some(generation),
@@ -101,10 +101,12 @@ fn later_batches(
     })
 }
 
-/// The generation of the batch at the beginning; if that is unreadable, the newest of all that are there.
-fn generation(bytes: &[u8], store: Uuid, sealed_through: u64) -> Option<u64> {
+/// The generation that the journal was last used for, if that is above `sealed_through`: that of the batch at the
+/// beginning, valid or torn; if there is none, the newest of all that are there.
+pub(crate) fn newest_generation(bytes: &[u8], store: Uuid, sealed_through: u64) -> Option<u64> {
+    let unsealed = |generation: &u64| *generation > sealed_through;
     if let Some(batch) = Batch::read(bytes, store) {
-        return Some(batch.header.generation).filter(|&generation| generation > sealed_through);
+        return Some(batch.header.generation).filter(unsealed);
     }
     let mut newest = None;
     for at in (0..bytes.len().saturating_sub(HEADER_LEN)).step_by(ALIGNMENT) {
@@ -114,17 +116,8 @@ fn generation(bytes: &[u8], store: Uuid, sealed_through: u64) -> Option<u64> {
             newest = newest.max(Some(batch.header.generation));
         }
     }
-    newest.filter(|&generation| generation > sealed_through)
-}
-
-fn torn_at_once(bytes: &[u8], sealed_through: u64) -> Scan {
-    let torn = peek(bytes)
-        .filter(|&(_, generation)| generation > sealed_through)
-        .and_then(|(_, generation)| torn(bytes, 0, generation));
-    Scan {
-        torn,
-        ..Scan::default()
-    }
+    let torn = || peek(bytes).map(|(_, generation)| generation);
+    newest.filter(unsealed).or_else(torn).filter(unsealed)
 }
 
 /// The batch that was begun at `at`, if its header says that it was.

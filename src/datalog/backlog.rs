@@ -1,0 +1,284 @@
+//! What the writer and the background thread have for each other: journals that are free, journals that wait to be sealed,
+//! runs that died.
+//!
+//! ```text
+//!              take                     hand over
+//!   spare ───────────────> current ───────────────────> unsealed
+//!     ^                       ^                            │ sealed, or removed if a reader holds it
+//!     └── made or reused ─────┼────────────────────────────┘
+//!   reserve ──────────────────┘  on a full disk only
+//! ```
+//!
+//! Invariants: at most `max_unsealed` journals are in use, the current one included, unless the disk is full; one spare is
+//! kept ready beside them, and one reserve, so that state can still be changed on a full disk.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    Space,
+    journal::{JournalFile, Unsealed},
+    segment::RunDescriptor,
+};
+
+/// How long to wait before a full disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    dir: PathBuf,
+    journal_size: u64,
+    max_unsealed: usize,
+    next_number: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    spare: Option<JournalFile>,
+    reserve: Option<JournalFile>,
+    unsealed: VecDeque<Unsealed>,
+    dead: Vec<RunDescriptor>,
+    /// Bytes left in the current journal.
+    left: u64,
+    /// When the disk was found full.
+    full: Option<Instant>,
+    failed: Option<Arc<str>>,
+    stopping: bool,
+    /// Something that may lead to merging or unlinking happened.
+    untidy: bool,
+}
+
+/// What the background thread does next, the most urgent first.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Make a journal file.
+    Make,
+    Seal(Unsealed),
+    /// Drop runs that are dead.
+    Drop(Vec<RunDescriptor>),
+    /// Look for what can be merged.
+    Tidy,
+    Stop,
+}
+
+impl Backlog {
+    pub(crate) fn new(
+        dir: PathBuf,
+        journal_size: u64,
+        max_unsealed: usize,
+        unsealed: Vec<Unsealed>,
+        next_number: u64,
+    ) -> Self {
+        Self {
+            dir,
+            journal_size,
+            max_unsealed,
+            next_number: AtomicU64::new(next_number),
+            state: Mutex::new(State {
+                unsealed: unsealed.into(),
+                untidy: true,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// What may still be appended.
+    pub(crate) fn space(&self) -> Space {
+        self.space_of(&self.state.lock())
+    }
+
+    fn space_of(&self, state: &State) -> Space {
+        // Records that the caller did not count when it was told what is guaranteed.
+        let slack = (self.journal_size / 16).min(256 << 10);
+        let room = if state.spare.is_some() && self.may_rotate(state) {
+            self.journal_size
+        } else if state.full.is_some() && state.reserve.is_none() {
+            0
+        } else {
+            state.left
+        };
+        Space {
+            guaranteed: room.saturating_sub(slack),
+            full: state.full.is_some(),
+        }
+    }
+
+    fn may_rotate(&self, state: &State) -> bool {
+        state.unsealed.len() + 2 <= self.max_unsealed
+    }
+
+    /// Notes how much is left in the current journal.
+    pub(crate) fn set_left(&self, left: u64) {
+        self.state.lock().left = left;
+    }
+
+    /// Takes a journal that `needed` bytes fit into. Waits for one; on a full disk there is nothing to wait for.
+    pub(crate) fn take(&self, needed: u64) -> Result<JournalFile, Arc<str>> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(why) = &state.failed {
+                return Err(why.clone());
+            }
+            let full = state.full.is_some();
+            if needed > self.journal_size && (full || self.may_rotate(&state)) {
+                drop(state);
+                let made = JournalFile::create(&self.dir, self.next_number(), needed);
+                return made.map_err(|error| format!("making a journal: {error}").into());
+            }
+            if full || self.may_rotate(&state) {
+                let mut taken = state.spare.take();
+                if taken.is_none() && full {
+                    taken = state.reserve.take();
+                }
+                if let Some(file) = taken {
+                    drop(state);
+                    self.changed.notify_all();
+                    return Ok(file);
+                }
+                if full {
+                    return Err("the disk is full, and so is the reserve".into());
+                }
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Hands a journal over for sealing.
+    pub(crate) fn hand_over(&self, journal: Unsealed) {
+        self.state.lock().unsealed.push_back(journal);
+        self.changed.notify_all();
+    }
+
+    /// Hands dead runs over. What killed them must be synced.
+    pub(crate) fn bury(&self, dead: Vec<RunDescriptor>) {
+        if dead.is_empty() {
+            return;
+        }
+        self.state.lock().dead.extend(dead);
+        self.changed.notify_all();
+    }
+
+    /// Waits for something to do.
+    pub(crate) fn next_task(&self) -> Task {
+        let mut state = self.state.lock();
+        loop {
+            let blocked = state.full.is_some_and(|since| since.elapsed() < RETRY);
+            if state.stopping || state.failed.is_some() {
+                return Task::Stop;
+            }
+            if !blocked && state.spare.is_none() {
+                return Task::Make;
+            }
+            if !blocked && let Some(journal) = state.unsealed.front() {
+                return Task::Seal(journal.clone());
+            }
+            if !blocked && state.reserve.is_none() {
+                return Task::Make;
+            }
+            if !state.dead.is_empty() {
+                return Task::Drop(std::mem::take(&mut state.dead));
+            }
+            if !blocked && std::mem::take(&mut state.untidy) {
+                return Task::Tidy;
+            }
+            if state.full.is_some() {
+                self.changed.wait_for(&mut state, RETRY);
+            } else {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+
+    /// Adds a journal that is free. False: no more are needed, and its file can go.
+    pub(crate) fn put(&self, file: JournalFile) -> Result<(), JournalFile> {
+        if file.capacity() != self.journal_size {
+            return Err(file);
+        }
+        let mut state = self.state.lock();
+        let place = if state.spare.is_none() {
+            &mut state.spare
+        } else if state.reserve.is_none() {
+            &mut state.reserve
+        } else {
+            return Err(file);
+        };
+        *place = Some(file);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Makes a journal file of the usual size.
+    pub(crate) fn make(&self) -> io::Result<JournalFile> {
+        JournalFile::create(&self.dir, self.next_number(), self.journal_size)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The oldest unsealed journal is sealed.
+    pub(crate) fn sealed(&self, generation: u64) {
+        let mut state = self.state.lock();
+        state
+            .unsealed
+            .retain(|journal| journal.generation != generation);
+        state.untidy = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Notes whether the disk is full. True if that is new.
+    pub(crate) fn set_full(&self, full: bool) -> bool {
+        let mut state = self.state.lock();
+        let changed = state.full.is_some() != full;
+        state.full = full.then(Instant::now);
+        drop(state);
+        self.changed.notify_all();
+        changed
+    }
+
+    /// Something was unlinked: a full disk may be so no more.
+    pub(crate) fn retry_soon(&self) {
+        let mut state = self.state.lock();
+        state.full = state
+            .full
+            .map(|since| since.checked_sub(RETRY).unwrap_or(since));
+        state.untidy = true;
+    }
+
+    /// Background work is over: nothing can be written any more.
+    pub(crate) fn fail(&self, why: Arc<str>) {
+        self.state.lock().failed.get_or_insert(why);
+        self.changed.notify_all();
+    }
+
+    /// Why nothing can be written any more.
+    pub(crate) fn failed(&self) -> Option<Arc<str>> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Lets the background thread end.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}

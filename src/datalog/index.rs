@@ -1,0 +1,480 @@
+//! Where everything is: in memory, shared by the writer, the readers and the background thread.
+//!
+//! Owns which logs live, what they keep, and in which journal or segment each part stands. Does no I/O: a reader takes a
+//! snapshot of the pieces it needs, which keeps their files open, and reads without the lock.
+//!
+//! A log's pieces are its runs (in segments) and behind them its chunks (in journals), in sequence order; what lies between
+//! two pieces, and is not below the log's first, is damaged. A journal that is sealed changes its chunks into one run, at
+//! one moment.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use foldhash::fast::RandomState;
+use parking_lot::RwLock;
+
+use super::{
+    LogNumber,
+    journal::JournalFile,
+    segment::{RunDescriptor, SegmentFile, SegmentId},
+};
+use crate::protocol::{NotAPublication, PublicationId, Sequence, Timestamp, stored_publications};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// A chunk in a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChunkEntry {
+    pub(crate) generation: u64,
+    pub(crate) first: Sequence,
+    pub(crate) first_time: Timestamp,
+    pub(crate) last_time: Timestamp,
+    /// Where its frames are in the journal.
+    pub(crate) offset: u32,
+    /// Of the frames.
+    pub(crate) len: u32,
+    pub(crate) crc: u32,
+    pub(crate) count: u32,
+    /// Sum of its payloads.
+    pub(crate) bytes: u32,
+}
+
+impl ChunkEntry {
+    /// Looks through the frames of a chunk, and tells of every id that a client supplied.
+    pub(crate) fn survey(
+        frames: &[u8],
+        mut client_id: impl FnMut(PublicationId, Sequence),
+    ) -> Result<Self, NotAPublication> {
+        let mut entry: Option<Self> = None;
+        for publication in stored_publications(frames) {
+            let publication = publication?;
+            let (sequence, time) = (publication.sequence(), publication.time());
+            let entry = entry.get_or_insert(Self {
+                generation: 0,
+                first: sequence,
+                first_time: time,
+                last_time: time,
+                offset: 0,
+                len: u32::try_from(frames.len()).map_err(|_| NotAPublication)?,
+                crc: crc32c::crc32c(frames),
+                count: 0,
+                bytes: 0,
+            });
+            if sequence.0 != entry.first.0 + u64::from(entry.count) {
+                return Err(NotAPublication);
+            }
+            entry.count += 1;
+            entry.last_time = time;
+            entry.bytes += u32::try_from(publication.data().len()).map_err(|_| NotAPublication)?;
+            let id = publication.publication_id();
+            if !id.is_made_for(time, sequence) {
+                client_id(id, sequence);
+            }
+        }
+        entry.ok_or(NotAPublication)
+    }
+
+    pub(crate) fn last(&self) -> Sequence {
+        Sequence(self.first.0 + u64::from(self.count) - 1)
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.len)
+    }
+}
+
+/// What a batch changes here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    Create(LogNumber),
+    Append(LogNumber, ChunkEntry),
+    Truncate(LogNumber, Sequence),
+    Remove(LogNumber),
+}
+
+/// A part of a log, with what is needed to read it.
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    Chunk(ChunkEntry, Arc<JournalFile>),
+    Run(RunDescriptor, Arc<SegmentFile>),
+}
+
+impl Piece {
+    pub(crate) fn first(&self) -> Sequence {
+        match self {
+            Self::Chunk(chunk, _) => chunk.first,
+            Self::Run(run, _) => run.first,
+        }
+    }
+}
+
+/// What a log keeps, as of one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) first: Sequence,
+    pub(crate) last: Sequence,
+}
+
+/// Sum of payloads, as far as whole pieces tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct Weighed {
+    /// Of the pieces in front of `piece`.
+    pub(crate) before: u64,
+    /// The piece in which the place asked for lies.
+    pub(crate) piece: Option<Piece>,
+}
+
+#[derive(Debug)]
+struct Log {
+    bounds: Bounds,
+    runs: Vec<RunDescriptor>,
+    chunks: Vec<ChunkEntry>,
+}
+
+impl Log {
+    fn new(first: Sequence, last: Sequence) -> Self {
+        Self {
+            bounds: Bounds { first, last },
+            runs: Vec::new(),
+            chunks: Vec::new(),
+        }
+    }
+
+    /// Drops the pieces that lie below the log's first.
+    fn drop_dead(&mut self, dead: &mut Vec<RunDescriptor>) {
+        let first = self.bounds.first;
+        let runs = self.runs.partition_point(|run| run.last < first);
+        dead.extend(self.runs.drain(..runs));
+        let chunks = self.chunks.partition_point(|chunk| chunk.last() < first);
+        self.chunks.drain(..chunks);
+        if chunks > 0 && self.chunks.capacity() > 2 * self.chunks.len() {
+            self.chunks.shrink_to_fit();
+        }
+    }
+}
+
+/// Most logs are quiet: a vector's usual first step would cost four elements for one.
+fn push_sparing<T>(vec: &mut Vec<T>, element: T) {
+    if vec.len() == vec.capacity() && vec.len() < 4 {
+        vec.reserve_exact(1);
+    }
+    vec.push(element);
+}
+
+#[derive(Debug)]
+struct Journal {
+    generation: u64,
+    file: Arc<JournalFile>,
+    /// Ids that clients supplied, in chunks of this journal.
+    ids: Map<(LogNumber, PublicationId), Sequence>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    logs: Map<LogNumber, Log>,
+    journals: Vec<Journal>,
+    segments: Map<SegmentId, Arc<SegmentFile>>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    inner: RwLock<Inner>,
+}
+
+impl Index {
+    /// A log as the catalogue knows it. Its runs follow with [`add_run`](Self::add_run).
+    pub(crate) fn add_log(&self, log: LogNumber, first: Sequence, last: Sequence) {
+        self.inner.write().logs.insert(log, Log::new(first, last));
+    }
+
+    /// A segment, opened.
+    pub(crate) fn add_segment(&self, file: Arc<SegmentFile>) {
+        self.inner.write().segments.insert(file.id(), file);
+    }
+
+    /// Runs as the catalogue knows them, in order of (log, sequence). Those of logs that do not live, or below a log's first,
+    /// are given back.
+    pub(crate) fn add_runs(
+        &self,
+        runs: impl IntoIterator<Item = RunDescriptor>,
+    ) -> Vec<RunDescriptor> {
+        let mut inner = self.inner.write();
+        let mut dead = Vec::new();
+        for run in runs {
+            match inner.logs.get_mut(&run.log) {
+                Some(log) if log.bounds.first <= run.last => {
+                    log.bounds.last = log.bounds.last.max(run.last);
+                    push_sparing(&mut log.runs, run);
+                }
+                _ => dead.push(run),
+            }
+        }
+        dead
+    }
+
+    /// A journal whose chunks may come.
+    pub(crate) fn add_journal(&self, generation: u64, file: Arc<JournalFile>) {
+        self.inner.write().journals.push(Journal {
+            generation,
+            file,
+            ids: Map::default(),
+        });
+    }
+
+    /// Makes what a batch changes visible, all at once, and gives back the runs that are dead now.
+    ///
+    /// A chunk of an unknown log makes it (its beginning was damaged); a chunk at or below a log's last is passed over.
+    pub(crate) fn apply(
+        &self,
+        generation: u64,
+        changes: &[Change],
+        ids: impl IntoIterator<Item = (LogNumber, PublicationId, Sequence)>,
+    ) -> Vec<RunDescriptor> {
+        let mut inner = self.inner.write();
+        let mut dead = Vec::new();
+        for change in changes {
+            match *change {
+                Change::Create(number) => {
+                    let empty = || Log::new(Sequence(1), Sequence::ZERO);
+                    inner.logs.entry(number).or_insert_with(empty);
+                }
+                Change::Append(number, chunk) => {
+                    let log = inner
+                        .logs
+                        .entry(number)
+                        .or_insert_with(|| Log::new(Sequence(1), Sequence::ZERO));
+                    if chunk.first > log.bounds.last {
+                        log.bounds.last = chunk.last();
+                        push_sparing(&mut log.chunks, chunk);
+                    }
+                }
+                Change::Truncate(number, first) => {
+                    if let Some(log) = inner.logs.get_mut(&number) {
+                        log.bounds.first = log.bounds.first.max(first);
+                        log.bounds.last = log.bounds.last.max(log.bounds.first.previous());
+                        log.drop_dead(&mut dead);
+                    }
+                }
+                Change::Remove(number) => {
+                    if let Some(log) = inner.logs.remove(&number) {
+                        dead.extend(log.runs);
+                    }
+                }
+            }
+        }
+        if let Some(journal) = inner
+            .journals
+            .iter_mut()
+            .rfind(|journal| journal.generation == generation)
+        {
+            let ids = ids.into_iter();
+            journal
+                .ids
+                .extend(ids.map(|(log, id, sequence)| ((log, id), sequence)));
+        }
+        dead
+    }
+
+    /// Replaces what a journal holds by the runs that it was sealed into. Gives back its file, and the runs that died
+    /// meanwhile.
+    pub(crate) fn seal(
+        &self,
+        generation: u64,
+        segment: Option<Arc<SegmentFile>>,
+        runs: &[RunDescriptor],
+    ) -> (Option<Arc<JournalFile>>, Vec<RunDescriptor>) {
+        let mut inner = self.inner.write();
+        let Inner {
+            logs,
+            journals,
+            segments,
+        } = &mut *inner;
+        segments.extend(segment.map(|file| (file.id(), file)));
+        for log in logs.values_mut() {
+            let sealed = log
+                .chunks
+                .partition_point(|chunk| chunk.generation <= generation);
+            if sealed > 0 {
+                log.chunks.drain(..sealed);
+                log.chunks.shrink_to_fit();
+            }
+        }
+        let mut dead = Vec::new();
+        for run in runs {
+            match logs.get_mut(&run.log) {
+                Some(log) if log.bounds.first <= run.last => push_sparing(&mut log.runs, *run),
+                _ => dead.push(*run),
+            }
+        }
+        let at = journals
+            .iter()
+            .position(|journal| journal.generation == generation);
+        (at.map(|at| journals.remove(at).file), dead)
+    }
+
+    /// Replaces the runs of some segments by those of one that was made of them. Gives back the runs that died meanwhile.
+    pub(crate) fn merge(
+        &self,
+        inputs: &[SegmentId],
+        output: Option<Arc<SegmentFile>>,
+        runs: &[RunDescriptor],
+    ) -> Vec<RunDescriptor> {
+        let mut inner = self.inner.write();
+        let Inner { logs, segments, .. } = &mut *inner;
+        segments.extend(output.map(|file| (file.id(), file)));
+        for log in logs.values_mut() {
+            log.runs.retain(|run| !inputs.contains(&run.segment));
+        }
+        for input in inputs {
+            segments.remove(input);
+        }
+        let mut dead = Vec::new();
+        for run in runs {
+            match logs.get_mut(&run.log) {
+                Some(log) if log.bounds.first <= run.last => {
+                    let at = log.runs.partition_point(|other| other.first < run.first);
+                    log.runs.reserve_exact(1);
+                    log.runs.insert(at, *run);
+                }
+                _ => dead.push(*run),
+            }
+        }
+        dead
+    }
+
+    /// Forgets a segment, none of whose runs is live.
+    pub(crate) fn remove_segment(&self, segment: SegmentId) -> Option<Arc<SegmentFile>> {
+        self.inner.write().segments.remove(&segment)
+    }
+
+    /// What a log keeps, if it lives.
+    pub(crate) fn bounds(&self, log: LogNumber) -> Option<Bounds> {
+        self.inner.read().logs.get(&log).map(|log| log.bounds)
+    }
+
+    /// Every live log.
+    pub(crate) fn all_bounds(&self) -> Vec<(LogNumber, Bounds)> {
+        let inner = self.inner.read();
+        let bounds = inner.logs.iter().map(|(&number, log)| (number, log.bounds));
+        bounds.collect()
+    }
+
+    /// The pieces that hold `from` and what follows, at most `limit`.
+    pub(crate) fn pieces(
+        &self,
+        log: LogNumber,
+        from: Sequence,
+        limit: usize,
+    ) -> Option<(Bounds, Vec<Piece>)> {
+        let inner = self.inner.read();
+        let entry = inner.logs.get(&log)?;
+        let run = entry.runs.partition_point(|run| run.last < from);
+        let chunk = entry.chunks.partition_point(|chunk| chunk.last() < from);
+        let pieces = piece_refs(entry, run..entry.runs.len(), chunk..entry.chunks.len())
+            .take(limit)
+            .filter_map(|piece| inner.piece(piece));
+        Some((entry.bounds, pieces.collect()))
+    }
+
+    /// The first sequence of the first piece that holds something of `time` or later.
+    pub(crate) fn piece_since(&self, log: LogNumber, time: Timestamp) -> Option<Sequence> {
+        let inner = self.inner.read();
+        let log = inner.logs.get(&log)?;
+        let run = log.runs.partition_point(|run| run.last_time < time);
+        let chunk = log.chunks.partition_point(|chunk| chunk.last_time < time);
+        let first = log.runs.get(run).map(|run| run.first);
+        first.or_else(|| log.chunks.get(chunk).map(|chunk| chunk.first))
+    }
+
+    /// Payload bytes in front of `sequence`, counted from the log's first piece.
+    pub(crate) fn weigh_before(&self, log: LogNumber, sequence: Sequence) -> Option<Weighed> {
+        self.weigh(log, |piece, _| piece.last() >= sequence)
+    }
+
+    /// Where the payload bytes, counted from the log's first piece, reach `bytes`.
+    pub(crate) fn weigh_to(&self, log: LogNumber, bytes: u64) -> Option<Weighed> {
+        self.weigh(log, |piece, before| before + piece.bytes() >= bytes)
+    }
+
+    fn weigh(
+        &self,
+        log: LogNumber,
+        mut is_it: impl FnMut(&PieceRef<'_>, u64) -> bool,
+    ) -> Option<Weighed> {
+        let inner = self.inner.read();
+        let log = inner.logs.get(&log)?;
+        let mut before = 0;
+        for piece in piece_refs(log, 0..log.runs.len(), 0..log.chunks.len()) {
+            if is_it(&piece, before) {
+                let piece = inner.piece(piece);
+                return Some(Weighed { before, piece });
+            }
+            before += piece.bytes();
+        }
+        Some(Weighed {
+            before,
+            piece: None,
+        })
+    }
+
+    /// Where a journal holds an id that a client supplied; newer journals first.
+    pub(crate) fn unsealed_id(&self, log: LogNumber, id: PublicationId) -> Option<Sequence> {
+        let inner = self.inner.read();
+        let mut journals = inner.journals.iter().rev();
+        journals.find_map(|journal| journal.ids.get(&(log, id)).copied())
+    }
+
+    /// Bytes that live runs take in each segment.
+    pub(crate) fn live_bytes(&self) -> HashMap<SegmentId, u64> {
+        let inner = self.inner.read();
+        let mut live: HashMap<_, _> = inner.segments.keys().map(|&id| (id, 0)).collect();
+        for run in inner.logs.values().flat_map(|log| &log.runs) {
+            *live.entry(run.segment).or_default() += run.stored_bytes;
+        }
+        live
+    }
+}
+
+enum PieceRef<'a> {
+    Chunk(&'a ChunkEntry),
+    Run(&'a RunDescriptor),
+}
+
+impl PieceRef<'_> {
+    fn last(&self) -> Sequence {
+        match self {
+            Self::Chunk(chunk) => chunk.last(),
+            Self::Run(run) => run.last,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Chunk(chunk) => u64::from(chunk.bytes),
+            Self::Run(run) => run.bytes,
+        }
+    }
+}
+
+fn piece_refs(
+    log: &Log,
+    runs: Range<usize>,
+    chunks: Range<usize>,
+) -> impl Iterator<Item = PieceRef<'_>> {
+    let runs = log.runs[runs].iter().map(PieceRef::Run);
+    runs.chain(log.chunks[chunks].iter().map(PieceRef::Chunk))
+}
+
+impl Inner {
+    /// `None` if its file could not be opened: that is a hole.
+    fn piece(&self, piece: PieceRef<'_>) -> Option<Piece> {
+        Some(match piece {
+            PieceRef::Chunk(chunk) => {
+                let mut journals = self.journals.iter();
+                let journal = journals.find(|journal| journal.generation == chunk.generation)?;
+                Piece::Chunk(*chunk, journal.file.clone())
+            }
+            PieceRef::Run(run) => Piece::Run(*run, self.segments.get(&run.segment)?.clone()),
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! The writer: opening, batches, the end.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use super::{
+    LogNumber, LogReader, OpenError, Options, Record, Recovered, Space, WriteError,
+    background::Background,
+    backlog::Backlog,
+    index::{Change, ChunkEntry, Index},
+    journal::JournalWriter,
+    recovery,
+    segment::RunDescriptor,
+    store::{During, Store},
+    units::Source,
+};
+use crate::protocol::{PublicationId, Sequence};
+
+/// The data log, open for writing. Owned by one thread; dropped without [`close`](Self::close), it is as after a crash.
+pub struct DataLog {
+    store: Store,
+    backlog: Arc<Backlog>,
+    index: Arc<Index>,
+    source: Arc<Source>,
+    journal: JournalWriter,
+    /// Of the batch that is being written.
+    changes: Vec<Change>,
+    ids: Vec<(LogNumber, PublicationId, Sequence)>,
+    /// Runs that died of what is not yet synced.
+    dead: Vec<RunDescriptor>,
+    failed: Option<Arc<str>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DataLog {
+    /// Opens the data directory, or makes it, and recovers what it holds.
+    ///
+    /// # Errors
+    /// If another server has it, it is in a format of another version, or the disk can't be read or written.
+    pub fn open(options: Options) -> Result<(Self, Recovered), OpenError> {
+        let store = Store::open(&options.data_dir)?;
+        let recovery::Recovery {
+            recovered,
+            source,
+            unsealed: _,
+            free,
+            dead,
+            next_generation,
+            last_batch,
+            next_file,
+        } = recovery::recover(&store, &options)?;
+        let doing = || "making a journal".to_owned();
+        let backlog = Arc::new(Backlog::new(
+            store.journal_dir(),
+            options.journal_size,
+            usize::MAX,
+            Vec::new(),
+            next_file,
+        ));
+        backlog.bury(dead);
+        let mut current = None;
+        for file in free {
+            if current.is_none() && file.capacity() == options.journal_size {
+                current = Some(file);
+            } else if let Err(file) = backlog.put(file) {
+                file.remove().during(doing)?;
+            }
+        }
+        let file = match current {
+            Some(file) => file,
+            None => backlog.make().during(doing)?,
+        };
+        store
+            .mark_running(next_generation, last_batch + 1)
+            .during(|| "marking the data directory as in use".into())?;
+        let index = source.index.clone();
+        let journal = JournalWriter::new(store.id(), Arc::new(file), next_generation, last_batch);
+        index.add_journal(next_generation, journal.file().clone());
+        backlog.set_left(journal.left());
+        let background = Background {
+            options,
+            backlog: backlog.clone(),
+        };
+        let thread = background.start().during(|| "starting a thread".into())?;
+        let log = Self {
+            store,
+            backlog,
+            index,
+            source,
+            journal,
+            changes: Vec::new(),
+            ids: Vec::new(),
+            dead: Vec::new(),
+            failed: None,
+            thread: Some(thread),
+        };
+        Ok((log, recovered))
+    }
+
+    /// A reader of its logs.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.source.clone())
+    }
+
+    /// Appends one batch: its records become true together, and visible to readers.
+    ///
+    /// Waits if no journal is free because sealing is behind.
+    ///
+    /// # Durability
+    /// When it returns, the operating system has it: it survives the end of the process. [`sync`](Self::sync) makes it survive
+    /// a power cut.
+    ///
+    /// # Errors
+    /// If it can't be written. That is final: every later call fails too.
+    ///
+    /// # Panics
+    /// If a chunk's frames are not what the chunk says.
+    pub fn write(&mut self, records: &[Record]) -> Result<(), WriteError> {
+        self.check()?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.journal.begin();
+        self.changes.clear();
+        self.ids.clear();
+        for record in records {
+            self.add(record);
+        }
+        if self.journal.batch_len() > self.journal.left() {
+            self.rotate()?;
+        }
+        let written = match self.journal.write() {
+            Ok(written) => written,
+            Err(error) => return Err(self.fail(format!("writing a journal: {error}"))),
+        };
+        for change in &mut self.changes {
+            if let Change::Append(_, chunk) = change {
+                chunk.generation = written.generation;
+                chunk.offset += u32::try_from(written.offset)
+                    .expect("invariant: a journal is smaller than 4 GiB");
+            }
+        }
+        let dead = self
+            .index
+            .apply(written.generation, &self.changes, self.ids.drain(..));
+        self.dead.extend(dead);
+        self.backlog.set_left(self.journal.left());
+        Ok(())
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// If it can't be made durable. That is final: every later call fails too.
+    pub fn sync(&mut self) -> Result<(), WriteError> {
+        self.check()?;
+        if let Err(error) = self.journal.sync() {
+            return Err(self.fail(format!("syncing a journal: {error}")));
+        }
+        self.backlog.bury(std::mem::take(&mut self.dead));
+        Ok(())
+    }
+
+    /// What may still be appended.
+    pub fn space(&self) -> Space {
+        self.backlog.space()
+    }
+
+    /// Ends in order: syncs, lets the background thread end, and notes that nothing is left to recover.
+    ///
+    /// # Errors
+    /// If the last sync or the note fails; the next start then recovers as after a crash.
+    pub fn close(mut self) -> Result<(), WriteError> {
+        self.sync()?;
+        self.end_background();
+        self.check()?;
+        match self.store.mark_clean() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(format!("marking the data directory as closed: {error}"))),
+        }
+    }
+
+    fn add(&mut self, record: &Record) {
+        let frames = self.journal.push(record);
+        let change = match record {
+            Record::CreateLog(log) => Change::Create(*log),
+            Record::RemoveLog(log) => Change::Remove(*log),
+            Record::Truncate { log, first } => Change::Truncate(*log, *first),
+            Record::Put { .. } | Record::Delete { .. } => return,
+            Record::Publications(chunk) => {
+                let ids = &mut self.ids;
+                let mut entry = ChunkEntry::survey(&chunk.frames, |id, sequence| {
+                    ids.push((chunk.log, id, sequence));
+                })
+                .ok()
+                .filter(|entry| (entry.first, entry.last()) == (chunk.first, chunk.last))
+                .expect("invariant: a chunk holds the publications that it says");
+                entry.offset = frames
+                    .and_then(|frames| u32::try_from(frames.start).ok())
+                    .expect("invariant: a batch is smaller than 4 GiB");
+                Change::Append(chunk.log, entry)
+            }
+        };
+        self.changes.push(change);
+    }
+
+    fn rotate(&mut self) -> Result<(), WriteError> {
+        let next = match self.backlog.take(self.journal.batch_len()) {
+            Ok(file) => Arc::new(file),
+            Err(why) => return Err(self.fail(why)),
+        };
+        match self.journal.rotate(next) {
+            Ok(_) => {}
+            Err(error) => return Err(self.fail(format!("syncing a journal: {error}"))),
+        }
+        self.index
+            .add_journal(self.journal.generation(), self.journal.file().clone());
+        self.backlog.set_left(self.journal.left());
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), WriteError> {
+        if self.failed.is_none() {
+            self.failed = self.backlog.failed();
+        }
+        self.failed
+            .clone()
+            .map_or(Ok(()), |why| Err(WriteError::Failed(why)))
+    }
+
+    fn fail(&mut self, why: impl Into<Arc<str>>) -> WriteError {
+        let why = self.failed.get_or_insert_with(|| why.into()).clone();
+        log::error!("the data log can be written no more: {why}");
+        WriteError::Failed(why)
+    }
+
+    fn end_background(&mut self) {
+        self.backlog.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            self.backlog.fail("the background thread panicked".into());
+        }
+    }
+}
+
+impl Drop for DataLog {
+    fn drop(&mut self) {
+        self.end_background();
+    }
+}
+
+impl std::fmt::Debug for DataLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataLog")
+            .field("dir", &self.store.dir())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
