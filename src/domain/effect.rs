@@ -26,6 +26,11 @@ impl ConnectionId {
         Self((worker as u64) << Self::WORKER_SHIFT | number)
     }
 
+    #[cfg(test)]
+    pub(crate) const fn of_worker_zero(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The worker that owns the connection.
     pub fn worker(self) -> usize {
         (self.0 >> Self::WORKER_SHIFT) as usize

@@ -52,7 +52,7 @@ impl Broker {
             return;
         };
         let acknowledged = was_written && subscription.settings.durability == Durability::Written;
-        if acknowledged || subscription.log != chunk.log || subscription.last < chunk.first {
+        if acknowledged || subscription.log != chunk.log {
             return;
         }
         subscription.bytes -= publications
