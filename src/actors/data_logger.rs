@@ -25,7 +25,8 @@ const SYNC_DELAY: Duration = Duration::from_millis(500);
 
 /// The actor.
 pub(crate) struct DataLogger {
-    log: DataLog,
+    /// `None` once it is closed.
+    log: Option<DataLog>,
     hubs: Hubs,
     pubsub: Option<Addr<PubSubService>>,
     sync_is_due: bool,
@@ -35,7 +36,7 @@ impl DataLogger {
     /// An actor that writes `log`.
     pub(crate) fn new(log: DataLog) -> Self {
         Self {
-            log,
+            log: Some(log),
             hubs: Hubs::default(),
             pubsub: None,
             sync_is_due: false,
@@ -43,20 +44,22 @@ impl DataLogger {
     }
 
     fn commit(&mut self, mut batch: SealedBatch, ctx: &mut Context<Self>) {
-        if !batch.records.is_empty() {
-            if let Err(error) = self.log.write(&batch.records) {
-                return self.fail(batch, false, &error);
-            }
+        let Some(log) = &mut self.log else { return };
+        if !batch.records.is_empty()
+            && let Err(error) = log.write(&batch.records)
+        {
+            return self.fail(batch, false, &error);
         }
         self.hubs.release(std::mem::take(&mut batch.at_write));
         if batch.needs_sync {
-            if let Err(error) = self.log.sync() {
+            if let Err(error) = log.sync() {
                 return self.fail(batch, true, &error);
             }
         } else if !batch.records.is_empty() && !self.sync_is_due {
             self.sync_is_due = true;
             ctx.run_later(SYNC_DELAY, Self::sync_written);
         }
+        let space = log.space();
         self.hubs.release(std::mem::take(&mut batch.at_sync));
         let SealedBatch {
             number,
@@ -66,13 +69,14 @@ impl DataLogger {
         self.tell(Committed {
             number,
             publication_bytes,
-            space: self.log.space(),
+            space,
         });
     }
 
     fn sync_written(&mut self, _: &mut Context<Self>) {
         self.sync_is_due = false;
-        if let Err(error) = self.log.sync() {
+        let Some(log) = &mut self.log else { return };
+        if let Err(error) = log.sync() {
             let nothing = SealedBatch {
                 number: 0,
                 records: Vec::new(),
@@ -152,6 +156,6 @@ impl Handler<CloseLog> for DataLogger {
     type Result = Result<(), WriteError>;
 
     fn handle(&mut self, _: CloseLog, _: &mut Self::Context) -> Self::Result {
-        self.log.close()
+        self.log.take().map_or(Ok(()), DataLog::close)
     }
 }
