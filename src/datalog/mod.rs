@@ -21,8 +21,10 @@ mod catalogue;
 mod index;
 mod journal;
 mod log;
+mod merge;
 mod reader;
 mod recovery;
+mod seal;
 mod segment;
 mod store;
 #[cfg(test)]

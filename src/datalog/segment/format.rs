@@ -95,25 +95,16 @@ pub(super) fn encode_footer(runs: &[RunDescriptor]) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode_footer(
-    bytes: &[u8],
-    runs: u32,
+/// Takes the next run off a footer; None if there is none that fits.
+pub(super) fn next_run(
+    rest: &mut &[u8],
     segment: SegmentId,
     file_len: u64,
-) -> Option<Vec<RunDescriptor>> {
-    // A descriptor has ten fields of at least a byte each: no count makes this allocate more than the footer's own order.
-    let mut found = Vec::with_capacity((runs as usize).min(bytes.len() / 10));
-    let mut rest = bytes;
-    for _ in 0..runs {
-        let log = LogNumber(take_varint(&mut rest)?);
-        let first = Sequence(take_varint(&mut rest)?);
-        let run = decode_descriptor(log, first, segment, &mut rest)?;
-        if run.index_offset + u64::from(run.index_len) > file_len {
-            return None;
-        }
-        found.push(run);
-    }
-    rest.is_empty().then_some(found)
+) -> Option<RunDescriptor> {
+    let log = LogNumber(take_varint(rest)?);
+    let first = Sequence(take_varint(rest)?);
+    let run = decode_descriptor(log, first, segment, rest)?;
+    (run.index_offset + u64::from(run.index_len) <= file_len).then_some(run)
 }
 
 /// Adds everything of a descriptor that is not in its key (log, first sequence), the segment not included.

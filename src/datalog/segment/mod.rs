@@ -25,7 +25,7 @@
 mod format;
 mod reader;
 #[cfg(test)]
-mod tests;
+pub(in crate::datalog) mod tests;
 mod writer;
 
 use std::io;
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use super::LogNumber;
 use crate::protocol::{NotAPublication, PublicationId, Sequence, Timestamp};
 
-pub(crate) use reader::{Block, RunIndex, SegmentFile};
+pub(crate) use reader::{Block, Footer, RunIndex, SegmentFile};
 pub(crate) use writer::SegmentWriter;
 
 pub(super) use format::{decode_descriptor, encode_descriptor, put_varint, take, take_varint};

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::format::{
-    CLIENT_ID, HEADER_LEN, ID_ENTRY_LEN, TRAILER_LEN, decode_footer, decode_header, decode_index,
-    decode_trailer, footer_crc, take,
+    CLIENT_ID, HEADER_LEN, ID_ENTRY_LEN, TRAILER_LEN, decode_header, decode_index, decode_trailer,
+    footer_crc, next_run, take,
 };
-use super::{Damaged, IdEntry, RunDescriptor, SegmentId, SegmentSummary};
+use super::{Damaged, IdEntry, RunDescriptor, SegmentHeader, SegmentId, SegmentSummary};
 use crate::datalog::LogNumber;
 use crate::protocol::{PublicationId, Sequence, Timestamp};
 
@@ -102,6 +102,36 @@ impl RunIndex {
     }
 }
 
+/// A segment's footer, each run of it in a few bytes.
+#[derive(Debug)]
+pub(crate) struct Footer {
+    pub(crate) header: SegmentHeader,
+    bytes: Vec<u8>,
+    file_len: u64,
+}
+
+impl Footer {
+    /// In order of (log, sequence).
+    pub(crate) fn runs(&self) -> impl Iterator<Item = RunDescriptor> + '_ {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || next_run(&mut rest, self.header.id, self.file_len))
+    }
+
+    fn is_whole(&self, runs: u32) -> bool {
+        let mut rest = &self.bytes[..];
+        let mut before = None;
+        for _ in 0..runs {
+            let Some(run) = next_run(&mut rest, self.header.id, self.file_len) else {
+                return false;
+            };
+            if before.replace((run.log, run.last)) >= Some((run.log, run.first)) {
+                return false;
+            }
+        }
+        rest.is_empty()
+    }
+}
+
 impl SegmentFile {
     /// Opens the file of segment `id`. Reads nothing: what is damaged shows when it is read.
     ///
@@ -134,11 +164,24 @@ impl SegmentFile {
         self.len
     }
 
-    /// What the file itself says that it holds: for merging, and for making the catalogue again.
+    /// What the file itself says that it holds: for making the catalogue again.
     ///
     /// # Errors
     /// If header, trailer or footer are damaged. Its runs can still be read by descriptors that are known from elsewhere.
     pub(crate) fn summary(&self) -> Result<SegmentSummary, Damaged> {
+        let footer = self.footer()?;
+        Ok(SegmentSummary {
+            header: footer.header,
+            runs: footer.runs().collect(),
+            file_len: self.len,
+        })
+    }
+
+    /// As [`summary`](Self::summary), for going over runs too many to hold.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn footer(&self) -> Result<Footer, Damaged> {
         let damaged = |offset, len, reason: &str| self.damaged(offset, len, None, reason);
         if self.len < (HEADER_LEN + TRAILER_LEN) as u64 {
             return Err(damaged(0, self.len, "the file is too short"));
@@ -154,7 +197,7 @@ impl SegmentFile {
         self.read_exact(&mut trailer, trailer_offset, None)?;
         let trailer = decode_trailer(&trailer)
             .ok_or_else(|| damaged(trailer_offset, TRAILER_LEN as u64, "no trailer"))?;
-        let footer_offset = trailer_offset
+        let offset = trailer_offset
             .checked_sub(trailer.footer_len)
             .filter(|&offset| offset >= HEADER_LEN as u64)
             .ok_or_else(|| {
@@ -165,26 +208,27 @@ impl SegmentFile {
                 )
             })?;
 
-        let footer = self.read(footer_offset, trailer.footer_len, None)?;
-        if footer_crc(&head, &footer) != trailer.footer_crc {
+        let bytes = self.read(offset, trailer.footer_len, None)?;
+        if footer_crc(&head, &bytes) != trailer.footer_crc {
             return Err(damaged(
-                footer_offset,
+                offset,
                 trailer.footer_len,
                 "the footer has a wrong checksum",
             ));
         }
-        let runs = decode_footer(&footer, trailer.runs, self.id, self.len).ok_or_else(|| {
-            damaged(
-                footer_offset,
+        let footer = Footer {
+            header,
+            bytes,
+            file_len: self.len,
+        };
+        if !footer.is_whole(trailer.runs) {
+            return Err(damaged(
+                offset,
                 trailer.footer_len,
                 "the footer does not fit the file",
-            )
-        })?;
-        Ok(SegmentSummary {
-            header,
-            runs,
-            file_len: self.len,
-        })
+            ));
+        }
+        Ok(footer)
     }
 
     /// Where the blocks of `run` are. Worth caching.
