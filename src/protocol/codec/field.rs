@@ -107,18 +107,22 @@ pub(super) fn pick<'m, const N: usize>(
         item: None,
     });
     let mut unknown = None;
-    let mut seen = SeenKeys::new();
+    // A known key that stands twice shows in its field, so that only unknown ones have to be remembered.
+    let mut seen = None;
     for (key, value) in map.pairs().into_iter().flatten() {
-        if !seen.insert(key) {
-            return Err(repeated(key, path));
-        }
         let text = key.text();
-        match fields
+        let known = fields
             .iter_mut()
-            .find(|field| text.as_deref() == Some(field.name.as_bytes()))
-        {
-            Some(field) => field.item = Some(value),
-            None => unknown = unknown.or(Some(key)),
+            .find(|field| text.as_deref() == Some(field.name.as_bytes()));
+        let is_first = match known {
+            Some(field) => field.item.replace(value).is_none(),
+            None => {
+                unknown = unknown.or(Some(key));
+                seen.get_or_insert_with(SeenKeys::new).insert(key)
+            }
+        };
+        if !is_first {
+            return Err(repeated(key, path));
         }
     }
     Ok((fields, unknown))

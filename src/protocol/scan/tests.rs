@@ -247,6 +247,16 @@ fn nesting_of_64_levels_is_taken_and_of_65_is_malformed() {
         assert!(matches!(rejected(&nested(65)).1, Malformed::Nested(_)));
         assert!(matches!(rejected(&nested(100_000)).1, Malformed::Nested(_)));
     }
+    // Under a request id there is one level more; the array, the command, the fields.
+    let enveloped = |levels: usize| {
+        let nested = [b"\x81".repeat(levels - 3), b"\x00".to_vec()].concat();
+        [b"\x82\x09".to_vec(), within_fields(&nested)].concat()
+    };
+    assert_eq!(envelope_of(&enveloped(64)).0, Some(9));
+    assert!(matches!(
+        rejected(&enveloped(65)),
+        (Some(9), Malformed::Nested(_))
+    ));
     assert!(matches!(
         rejected(&[b"\x82\x09".to_vec(), b"\x81".repeat(100_000)].concat()),
         (Some(9), Malformed::Nested(_))
@@ -415,6 +425,24 @@ proptest! {
             for (key, value) in envelope.fields.pairs().into_iter().flatten() {
                 let _ = (key.to_string(), value.to_string(), value.is_null(), value.only_pair());
             }
+        }
+    }
+
+    #[test]
+    fn plain_messages_are_judged_as_all_others_are(
+        bytes in proptest::collection::vec(any::<u8>(), 0..30),
+        id in any::<Option<u8>>(),
+    ) {
+        let mut message = within_fields(&bytes);
+        if let Some(id) = id {
+            message.splice(..0, [0x82, 0x18, id]);
+        }
+        // A tag in front makes it a message that is not plain.
+        let tagged = [b"\xc1", &message[..]].concat();
+        match (scan(&message), scan(&tagged)) {
+            (Ok(plain), Ok(other)) => prop_assert_eq!(plain, other),
+            (Err((plain, _)), Err((other, _))) => prop_assert_eq!(plain, other),
+            (plain, other) => prop_assert!(false, "{:?} but {:?}", plain, other),
         }
     }
 
