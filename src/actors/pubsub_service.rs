@@ -445,3 +445,33 @@ impl Handler<Drain> for PubSubService {
         })
     }
 }
+
+/// Whether the server does its work: answered only while this actor does.
+#[derive(Message)]
+#[rtype(result = "Health")]
+pub(crate) struct CheckHealth;
+
+/// How the server is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, actix::MessageResponse)]
+pub(crate) enum Health {
+    /// Everything works.
+    Good,
+    /// A write failed: what is stored is served, and nothing is accepted.
+    LogUnavailable,
+    /// It is stopping.
+    Stopping,
+}
+
+impl Handler<CheckHealth> for PubSubService {
+    type Result = Health;
+
+    fn handle(&mut self, _: CheckHealth, _: &mut Self::Context) -> Health {
+        if self.broker.is_stopping() {
+            Health::Stopping
+        } else if self.broker.is_available() {
+            Health::Good
+        } else {
+            Health::LogUnavailable
+        }
+    }
+}

@@ -526,11 +526,7 @@ impl Broker {
     fn delete(&mut self, to: ReplyTo, reference: &SubscriptionReference) -> Outcome {
         let id = self.found(reference)?.id;
         self.writable()?;
-        let subscription = self
-            .subscriptions
-            .remove(&id)
-            .expect("invariant: found above");
-        self.order.remove(&id);
+        let subscription = self.remove(id).expect("invariant: found above");
         for session_id in subscription.sessions() {
             let Some(session) = self.sessions.get_mut(&session_id) else {
                 continue;
@@ -620,8 +616,7 @@ impl Broker {
         }
         let mut subscription = Subscription::new(reference.id, state);
         subscription.staging.wait_for_sync(&self.building);
-        self.order.insert(reference.id);
-        self.subscriptions.insert(reference.id, subscription);
+        self.insert(subscription);
     }
 
     /// The first command that uses a name gives it to the subscription.
@@ -646,6 +641,11 @@ impl Broker {
             .get_mut(&id)
             .expect("invariant: the caller found it");
         change(subscription);
+        if subscription.settings.retention.is_some() {
+            self.retained.insert(id);
+        } else {
+            self.retained.remove(&id);
+        }
         self.building
             .record(state::put_subscription(id, &subscription.state()));
         subscription.staging.wait_for_sync(&self.building);

@@ -69,8 +69,7 @@ impl Broker {
             .map(|known| known.id)
             .collect();
         for id in unmade {
-            self.order.remove(&id);
-            let Some(subscription) = self.subscriptions.remove(&id) else {
+            let Some(subscription) = self.remove(id) else {
                 continue;
             };
             for session in subscription.sessions() {

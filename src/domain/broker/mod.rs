@@ -84,7 +84,11 @@ pub struct Broker {
     /// The same, in order, for lists.
     order: BTreeSet<SubscriptionId>,
     next_log: u64,
+    /// Those with retention of their own: where there is none by default, only they are looked at.
+    retained: BTreeSet<SubscriptionId>,
     sessions: Map<SessionId, Session>,
+    /// Durable sessions without a connection, by the time since when.
+    away: BTreeSet<(Timestamp, SessionId)>,
     connections: Map<ConnectionId, SessionId>,
     durable_sessions: usize,
     /// Ids that clients supplied, not committed yet, with the batch that they are in.
@@ -165,6 +169,16 @@ impl Broker {
         self.stopping = true;
     }
 
+    /// Whether [`stop`](Self::stop) was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether the log can be written: false for good after a failed commit.
+    pub fn is_available(&self) -> bool {
+        self.available
+    }
+
     /// How many subscriptions there are.
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()
@@ -190,6 +204,21 @@ impl Broker {
         if self.building.publication_bytes() >= BATCH_SIZE {
             self.seal();
         }
+    }
+
+    fn insert(&mut self, subscription: Subscription) {
+        let id = subscription.id;
+        self.order.insert(id);
+        if subscription.settings.retention.is_some() {
+            self.retained.insert(id);
+        }
+        self.subscriptions.insert(id, subscription);
+    }
+
+    fn remove(&mut self, id: SubscriptionId) -> Option<Subscription> {
+        self.order.remove(&id);
+        self.retained.remove(&id);
+        self.subscriptions.remove(&id)
     }
 
     /// Writes down a change of state that no subscription's stream depends on.

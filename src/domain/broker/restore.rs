@@ -39,8 +39,10 @@ impl Broker {
             random: fastrand::Rng::new(),
             subscriptions: Default::default(),
             order: Default::default(),
+            retained: Default::default(),
             next_log: restored.next_log,
             sessions: Default::default(),
+            away: Default::default(),
             connections: Default::default(),
             durable_sessions: 0,
             uncommitted: Default::default(),
@@ -82,8 +84,7 @@ impl Broker {
                             .building
                             .record(state::put_subscription(id, &subscription.state()));
                     }
-                    broker.order.insert(id);
-                    broker.subscriptions.insert(id, subscription);
+                    broker.insert(subscription);
                 }
                 Ok(StateEntry::Cursor(session, id, state)) => {
                     cursors.push((session, Held::restored(id, state)))
@@ -105,11 +106,12 @@ impl Broker {
         match self.subscriptions.get_mut(&held.subscription) {
             Some(subscription) if subscription.log == held.log => {
                 subscription.add_session(id);
-                let durable_sessions = &mut self.durable_sessions;
+                let (durable_sessions, away) = (&mut self.durable_sessions, &mut self.away);
                 self.sessions
                     .entry(id)
                     .or_insert_with(|| {
                         *durable_sessions += 1;
+                        away.insert((now, id));
                         Session::new(id, true, now)
                     })
                     .hold(held);

@@ -29,14 +29,20 @@ pub struct RetentionCut {
 }
 
 impl Broker {
-    /// Looks at the next `share`th part of all subscriptions; called so many times within the time in which retention acts, it
+    /// Looks at the next `share`th part of all subscriptions that may have limits; called so many times within the time in which retention acts, it
     /// looks at each.
     pub fn retention_due(&mut self, share: usize, now: Timestamp) -> Vec<RetentionCheck> {
-        let count = self.subscriptions.len().div_ceil(share);
+        let has_default = self.limits.defaults.retention != Retention::default();
+        let candidates = if has_default {
+            &self.order
+        } else {
+            &self.retained
+        };
+        let count = candidates.len().div_ceil(share);
         let begin = self.retention_cursor.map_or(Unbounded, Excluded);
         let mut due = Vec::new();
         let mut reached = None;
-        for id in self.order.range((begin, Unbounded)).take(count) {
+        for id in candidates.range((begin, Unbounded)).take(count) {
             reached = Some(*id);
             let Some(subscription) = self.subscriptions.get_mut(id) else {
                 continue;

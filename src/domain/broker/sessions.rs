@@ -42,6 +42,7 @@ impl Broker {
         });
         self.durable_sessions += usize::from(is_new && durable);
         let old = session.connection.replace(connection);
+        self.away.remove(&(session.away_since, id));
         session.resumed = !is_new;
         match old {
             Some(old) => {
@@ -91,6 +92,9 @@ impl Broker {
         };
         session.connection = None;
         session.away_since = now;
+        if session.durable {
+            self.away.insert((now, id));
+        }
         if !session.durable || session.held.is_empty() {
             self.forget(id);
         }
@@ -98,19 +102,10 @@ impl Broker {
 
     /// Forgets durable sessions that were away for too long.
     pub fn expire_sessions(&mut self, now: Timestamp) {
-        let expiry = self.limits.session_expiry;
-        let expired: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|session| {
-                session.connection.is_none() && now.0.saturating_sub(session.away_since.0) >= expiry
-            })
-            .map(|session| session.id)
-            .collect();
-        if !self.available {
-            return;
-        }
-        for id in expired {
+        while self.available
+            && let Some(&(since, id)) = self.away.first()
+            && now.0.saturating_sub(since.0) >= self.limits.session_expiry
+        {
             log::debug!("session {id} was away for too long and is forgotten");
             self.forget(id);
         }
@@ -128,6 +123,7 @@ impl Broker {
                 self.record(state::delete_cursor(id, held.subscription));
             }
         }
+        self.away.remove(&(session.away_since, id));
         self.durable_sessions -= usize::from(session.durable);
     }
 
