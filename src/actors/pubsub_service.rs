@@ -36,6 +36,9 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a connection that is taken over may take to tell its cursors; then the written ones count.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Commands after which what is ready is sent although more wait: a mailbox that is never empty must not hold anything up.
+const MAX_UNFLUSHED: usize = 512;
+
 /// The close code of a connection that sent nothing but malformed messages (protocol, section 1).
 const CLOSE_MALFORMED: (u16, &str) = (4503, "malformed messages");
 
@@ -50,6 +53,8 @@ pub(crate) struct PubSubService {
     /// DataLogger has a batch.
     is_committing: bool,
     flush_is_due: bool,
+    /// Commands since the last flush.
+    unflushed: usize,
     retention_is_read: bool,
     /// Those who wait until everything that came is released.
     drained: Vec<oneshot::Sender<()>>,
@@ -77,6 +82,7 @@ impl PubSubService {
             deferred: VecDeque::new(),
             is_committing: false,
             flush_is_due: false,
+            unflushed: 0,
             retention_is_read: false,
             drained: Vec::new(),
         }
@@ -104,6 +110,7 @@ impl PubSubService {
     }
 
     fn apply_one(&mut self, connection: ConnectionId, incoming: Incoming, now: Timestamp) {
+        self.unflushed += 1;
         match incoming {
             Incoming::Request { request, credit } => {
                 let to = ReplyTo {
@@ -151,13 +158,16 @@ impl PubSubService {
 
     /// Sends what is ready when the mailbox is empty: what comes together leaves together.
     fn flush_soon(&mut self, ctx: &mut Context<Self>) {
-        if !self.flush_is_due {
+        if self.unflushed >= MAX_UNFLUSHED {
+            self.flush();
+        } else if !self.flush_is_due {
             self.flush_is_due = true;
             ctx.notify(Flush);
         }
     }
 
     fn flush(&mut self) {
+        self.unflushed = 0;
         if let Some(SealedBatch {
             at_write, at_sync, ..
         }) = self.broker.take_direct()
