@@ -26,6 +26,7 @@ mod reader;
 mod recovery;
 mod seal;
 mod segment;
+mod state_log;
 mod store;
 #[cfg(test)]
 mod tests;

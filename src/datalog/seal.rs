@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::journal::format::RecordView;
 use super::segment::{SegmentError, SegmentHeader, SegmentSummary, SegmentWriter};
+use super::state_log::state_record;
 use super::{LogNumber, Record};
 use crate::protocol::{PublicationId, Sequence, StoredPublication};
 
@@ -60,14 +61,7 @@ pub(crate) fn seal<'a>(
                     });
                 }
             }
-            RecordView::CreateLog(log) => state.push(Record::CreateLog(log)),
-            RecordView::RemoveLog(log) => state.push(Record::RemoveLog(log)),
-            RecordView::Truncate { log, first } => state.push(Record::Truncate { log, first }),
-            RecordView::Put { key, value } => state.push(Record::Put {
-                key: key.into(),
-                value: value.into(),
-            }),
-            RecordView::Delete { key } => state.push(Record::Delete { key: key.into() }),
+            other => state.extend(state_record(other)),
         }
     }
     parts.sort_by_key(|part| (part.log, part.first));

@@ -1,0 +1,551 @@
+//! The state log: every change of state of sealed journals, so that the catalogue can be made again.
+//!
+//! Owns the file `state/log`: batches in the journal's format, one for each generation that was sealed, in order. Does not
+//! own what the records mean. It is written between a segment and the catalogue's commit, and so says which generations are
+//! sealed when there is no catalogue: those up to the newest in it.
+//!
+//! In a batch's header, the number counts the batches of the file, and `synced through` is the length that the file had when
+//! it was last written anew: it is again when it is over twice as long.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::Record;
+use super::catalogue::{Catalogue, CatalogueError};
+use super::journal::format::{
+    ALIGNMENT, Batch, BatchBuilder, BatchHeader, HEADER_LEN, RecordView, peek,
+};
+
+/// Below this length the file is not written anew: it would be for every journal of a small store.
+const SMALL: u64 = 4 << 20;
+
+/// Bytes of one batch when the file is written anew.
+const BATCH: usize = 1 << 20;
+
+/// Why the state log could not be written anew. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RewriteError {
+    #[error("writing the state log")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+/// The open state log. Used by one thread.
+#[derive(Debug)]
+pub(crate) struct StateLog {
+    path: PathBuf,
+    store: Uuid,
+    file: File,
+    end: End,
+    is_damaged: bool,
+    /// What lies behind the last whole batch, until it is overwritten.
+    torn: Option<Range<u64>>,
+    builder: BatchBuilder,
+}
+
+/// How far the file is known to be whole.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct End {
+    offset: u64,
+    batches: u64,
+    generation: u64,
+    /// Length when it was last written anew.
+    compact: u64,
+}
+
+/// What [`StateLog::replay`] came across.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Replayed {
+    /// The newest generation that is sealed; 0 if none is.
+    pub(crate) generation: u64,
+    /// Places in the file between whole batches.
+    pub(crate) damaged: Vec<Range<u64>>,
+}
+
+impl StateLog {
+    /// Opens the state log in the directory `state`, or makes an empty one. Only its end is checked, as far as that is where
+    /// the headers lead.
+    ///
+    /// # Errors
+    /// If the file can't be made or read.
+    pub(crate) fn open(state: &Path, store: Uuid) -> io::Result<Self> {
+        let path = state.join("log");
+        let is_new = !fs::exists(&path)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        if is_new {
+            file.sync_all()?;
+            File::open(state)?.sync_all()?;
+        }
+        let mut log = Self {
+            path,
+            store,
+            file,
+            end: End::default(),
+            is_damaged: false,
+            torn: None,
+            builder: BatchBuilder::new(),
+        };
+        log.find_end()?;
+        Ok(log)
+    }
+
+    /// The newest generation in it; 0 if there is none.
+    pub(crate) fn generation(&self) -> u64 {
+        self.end.generation
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What lies behind its last whole batch, an append that did not end, is overwritten by the next: it is to be copied
+    /// before.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(crate) fn torn(&self) -> io::Result<Option<Vec<u8>>> {
+        self.torn.clone().map(|range| self.read(range)).transpose()
+    }
+
+    /// Appends the state records of a sealed journal, even if there are none, and syncs them.
+    ///
+    /// # Errors
+    /// If it can't be written. What is there then is a torn end.
+    pub(crate) fn append(&mut self, generation: u64, records: &[Record]) -> io::Result<()> {
+        self.builder.clear();
+        for record in records {
+            self.builder.push(record);
+        }
+        let header = BatchHeader {
+            generation,
+            number: self.end.batches + 1,
+            synced_through: self.end.compact,
+        };
+        let bytes = self.builder.finish(self.store, header);
+        // What was torn may reach further than this batch.
+        self.file.set_len(self.end.offset)?;
+        self.file.write_all_at(bytes, self.end.offset)?;
+        self.file.sync_all()?;
+        self.torn = None;
+        self.end = End {
+            offset: self.end.offset + bytes.len() as u64,
+            batches: header.number,
+            generation,
+            compact: self.end.compact,
+        };
+        Ok(())
+    }
+
+    /// Tells every record in order, checked, and goes on behind what is damaged.
+    ///
+    /// # Errors
+    /// If the file can't be read, or `tell` fails.
+    pub(crate) fn replay<E: From<io::Error>>(
+        &self,
+        mut tell: impl FnMut(RecordView<'_>) -> Result<(), E>,
+    ) -> Result<Replayed, E> {
+        let bytes = self.read(0..self.file.metadata()?.len())?;
+        let mut found = Replayed::default();
+        let (mut at, mut whole) = (0, 0);
+        while at < bytes.len() {
+            let Some(batch) = Batch::read(&bytes[at..], self.store) else {
+                at += ALIGNMENT;
+                continue;
+            };
+            if whole < at {
+                found.damaged.push(whole as u64..at as u64);
+            }
+            for record in batch.records().flatten() {
+                tell(record)?;
+            }
+            found.generation = found.generation.max(batch.header.generation);
+            at += batch.len();
+            whole = at;
+        }
+        Ok(found)
+    }
+
+    /// Whether most of it is outdated, or a part of it was found damaged.
+    pub(crate) fn wants_rewrite(&self) -> bool {
+        self.is_damaged || self.end.offset > SMALL && self.end.offset / 2 > self.end.compact
+    }
+
+    /// Writes it anew with what the catalogue holds, which is everything up to the generation `sealed_through`. Also where
+    /// [`generation`](Self::generation) is behind that: the end of the file was lost.
+    ///
+    /// # Errors
+    /// If the catalogue can't be read or the file can't be written. The state log is as it was then.
+    pub(crate) fn rewrite(
+        &mut self,
+        catalogue: &Catalogue,
+        sealed_through: u64,
+    ) -> Result<(), RewriteError> {
+        let path = self.path.with_extension("tmp");
+        let mut anew = Rewriting {
+            file: File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(&path)?,
+            store: self.store,
+            end: End {
+                generation: sealed_through,
+                ..End::default()
+            },
+            builder: &mut self.builder,
+        };
+        anew.builder.clear();
+        catalogue.records(|record| anew.push(&record).map_err(RewriteError::Io))?;
+        let (file, end) = anew.finish()?;
+        fs::rename(&path, &self.path)?;
+        if let Some(state) = self.path.parent() {
+            File::open(state)?.sync_all()?;
+        }
+        (self.file, self.end) = (file, end);
+        (self.torn, self.is_damaged) = (None, false);
+        Ok(())
+    }
+
+    /// Goes from header to header; of the bodies, only the last whole one's is read.
+    fn find_end(&mut self) -> io::Result<()> {
+        let len = self.file.metadata()?.len();
+        let mut begins = Vec::new();
+        let mut offset = 0;
+        let mut head = [0; HEADER_LEN];
+        while offset + HEADER_LEN as u64 <= len {
+            self.file.read_exact_at(&mut head, offset)?;
+            let Some((batch, _)) = peek(&head) else { break };
+            let next = offset + batch.next_multiple_of(ALIGNMENT) as u64;
+            if next > len {
+                break;
+            }
+            begins.push(offset..next);
+            offset = next;
+        }
+        self.end = End::default();
+        while let Some(last) = begins.pop() {
+            if self.take_end(&self.read(last.clone())?, last.start) {
+                break;
+            }
+        }
+        if self.end.offset < len {
+            self.find_end_behind_damage(len)?;
+        }
+        self.torn = (self.end.offset < len).then_some(self.end.offset..len);
+        Ok(())
+    }
+
+    /// What looks like a torn end is none if a whole batch comes behind it.
+    fn find_end_behind_damage(&mut self, len: u64) -> io::Result<()> {
+        let begin = self.end.offset;
+        let tail = self.read(begin..len)?;
+        let mut at = 0;
+        while at < tail.len() {
+            if self.take_end(&tail[at..], begin + at as u64) {
+                self.is_damaged = true;
+                at = (self.end.offset - begin) as usize;
+            } else {
+                at += ALIGNMENT;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the batch that `bytes` begins with, at `offset` of the file, for the last one, if it is one.
+    fn take_end(&mut self, bytes: &[u8], offset: u64) -> bool {
+        let Some(batch) = Batch::read(bytes, self.store) else {
+            return false;
+        };
+        self.end = End {
+            offset: offset + batch.len() as u64,
+            batches: batch.header.number,
+            generation: batch.header.generation,
+            compact: batch.header.synced_through,
+        };
+        true
+    }
+
+    fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes)
+    }
+}
+
+/// A state log that is being written anew.
+struct Rewriting<'a> {
+    file: File,
+    store: Uuid,
+    end: End,
+    builder: &'a mut BatchBuilder,
+}
+
+impl Rewriting<'_> {
+    fn push(&mut self, record: &Record) -> io::Result<()> {
+        self.builder.push(record);
+        if self.builder.len() < BATCH {
+            Ok(())
+        } else {
+            self.write()
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.end.batches += 1;
+        let generation = self.end.generation;
+        let synced_through = self.end.compact;
+        let header = BatchHeader {
+            generation,
+            number: self.end.batches,
+            synced_through,
+        };
+        let bytes = self.builder.finish(self.store, header);
+        self.file.write_all(bytes)?;
+        self.end.offset += bytes.len() as u64;
+        self.builder.clear();
+        Ok(())
+    }
+
+    /// The last batch says the length.
+    fn finish(mut self) -> io::Result<(File, End)> {
+        self.end.compact = self.end.offset + self.builder.len() as u64;
+        self.write()?;
+        self.file.sync_all()?;
+        Ok((self.file, self.end))
+    }
+}
+
+/// A record to keep, if it is not of publications.
+pub(super) fn state_record(record: RecordView<'_>) -> Option<Record> {
+    Some(match record {
+        RecordView::Publications { .. } => return None,
+        RecordView::CreateLog(log) => Record::CreateLog(log),
+        RecordView::RemoveLog(log) => Record::RemoveLog(log),
+        RecordView::Truncate { log, first } => Record::Truncate { log, first },
+        RecordView::Put { key, value } => Record::Put {
+            key: key.into(),
+            value: value.into(),
+        },
+        RecordView::Delete { key } => Record::Delete { key: key.into() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datalog::LogNumber;
+    use crate::datalog::catalogue::{CatalogueBatch, LogEntry, Meta};
+    use crate::protocol::{Sequence, Timestamp};
+
+    const STORE: Uuid = Uuid::from_u128(9);
+
+    fn put(n: u64) -> Record {
+        Record::Put {
+            key: n.to_be_bytes().into(),
+            value: vec![n as u8; 100].into(),
+        }
+    }
+
+    fn replay(log: &StateLog) -> (Vec<Record>, Replayed) {
+        let mut records = Vec::new();
+        let replayed = log.replay(|record| {
+            records.extend(state_record(record));
+            Ok::<_, io::Error>(())
+        });
+        (records, replayed.unwrap())
+    }
+
+    /// A state log of generations 1 to 3.
+    fn three(dir: &Path) -> StateLog {
+        let mut log = StateLog::open(dir, STORE).unwrap();
+        log.append(1, &[Record::CreateLog(LogNumber(1)), put(1)])
+            .unwrap();
+        log.append(2, &[]).unwrap();
+        log.append(3, &[put(3), Record::RemoveLog(LogNumber(1))])
+            .unwrap();
+        log
+    }
+
+    #[test]
+    fn what_was_appended_is_replayed_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(three(dir.path()));
+        let mut log = StateLog::open(dir.path(), STORE).unwrap();
+        assert_eq!(log.generation(), 3);
+        assert_eq!(log.torn().unwrap(), None);
+        log.append(
+            4,
+            &[Record::Delete {
+                key: (*b"x").into(),
+            }],
+        )
+        .unwrap();
+        let (records, replayed) = replay(&log);
+        let expected = [
+            Record::CreateLog(LogNumber(1)),
+            put(1),
+            put(3),
+            Record::RemoveLog(LogNumber(1)),
+            Record::Delete {
+                key: (*b"x").into(),
+            },
+        ];
+        assert_eq!(records, expected);
+        assert_eq!(
+            replayed,
+            Replayed {
+                generation: 4,
+                damaged: vec![]
+            }
+        );
+    }
+
+    #[test]
+    fn append_that_did_not_end_is_cut_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = three(dir.path()).path().to_owned();
+        let whole = fs::read(&path).unwrap();
+        let begin_of_last = {
+            let batch = Batch::read(&whole, STORE).unwrap().len();
+            batch + Batch::read(&whole[batch..], STORE).unwrap().len()
+        };
+        // Of the padding nothing is needed.
+        for cut in begin_of_last + 1..=whole.len() - ALIGNMENT {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let mut log = StateLog::open(dir.path(), STORE).unwrap();
+            assert_eq!(log.generation(), 2, "cut at {cut}");
+            assert_eq!(log.torn().unwrap().unwrap(), &whole[begin_of_last..cut]);
+            log.append(3, &[put(30)]).unwrap();
+            let log = StateLog::open(dir.path(), STORE).unwrap();
+            assert_eq!(log.torn().unwrap(), None);
+            let (records, replayed) = replay(&log);
+            assert_eq!(records, [Record::CreateLog(LogNumber(1)), put(1), put(30)]);
+            assert_eq!(
+                replayed,
+                Replayed {
+                    generation: 3,
+                    damaged: vec![]
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_cost_their_batch_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = three(dir.path()).path().to_owned();
+        let whole = fs::read(&path).unwrap();
+        let first = Batch::read(&whole, STORE).unwrap().len();
+        for at in 0..first {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&path, bytes).unwrap();
+            let mut log = StateLog::open(dir.path(), STORE).unwrap();
+            // Not taken for a torn end, and so not cut.
+            log.append(4, &[put(4)]).unwrap();
+            let (records, replayed) = replay(&log);
+            if records.len() == 5 {
+                // The padding.
+                assert!(at >= first - ALIGNMENT);
+                continue;
+            }
+            assert_eq!(
+                records,
+                [put(3), Record::RemoveLog(LogNumber(1)), put(4)],
+                "byte {at}"
+            );
+            assert_eq!(
+                replayed,
+                Replayed {
+                    generation: 4,
+                    damaged: vec![0..first as u64]
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn state_log_of_another_store_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(three(dir.path()));
+        let log = StateLog::open(dir.path(), Uuid::from_u128(1)).unwrap();
+        assert_eq!(log.generation(), 0);
+        assert!(log.torn().unwrap().is_some());
+    }
+
+    #[test]
+    fn outdated_state_log_is_written_anew_from_the_catalogue() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(&dir.path().join("catalogue"), 1 << 20).unwrap();
+        let mut batch = CatalogueBatch::new(&Meta {
+            store: STORE,
+            sealed_through: 500,
+            next_log: 3,
+        });
+        let entry = LogEntry {
+            first: Sequence(5),
+            last: Sequence(8),
+            last_time: Timestamp(1),
+        };
+        batch.put_log(LogNumber(2), &entry);
+        let values: Vec<_> = (0..10_000).map(put).collect();
+        for value in &values {
+            let Record::Put { key, value } = value else {
+                unreachable!()
+            };
+            batch.put_state(key, value);
+        }
+        catalogue.commit(batch).unwrap();
+
+        let mut log = StateLog::open(dir.path(), STORE).unwrap();
+        let outdated: Vec<_> = (0..20_000).map(|n| put(n % 7)).collect();
+        log.append(1, &outdated).unwrap();
+        assert!(!log.wants_rewrite());
+        log.append(500, &outdated).unwrap();
+        assert!(log.wants_rewrite());
+        log.rewrite(&catalogue, 500).unwrap();
+        assert!(!log.wants_rewrite());
+
+        let mut log = StateLog::open(dir.path(), STORE).unwrap();
+        assert_eq!((log.generation(), log.torn().unwrap()), (500, None));
+        log.append(501, &[]).unwrap();
+        let (records, replayed) = replay(&log);
+        assert_eq!(
+            records[..2],
+            [
+                Record::CreateLog(LogNumber(2)),
+                Record::Truncate {
+                    log: LogNumber(2),
+                    first: Sequence(5)
+                }
+            ]
+        );
+        assert_eq!(records[2..], values);
+        assert_eq!(
+            replayed,
+            Replayed {
+                generation: 501,
+                damaged: vec![]
+            }
+        );
+        assert_eq!(
+            log.end.compact,
+            StateLog::open(dir.path(), STORE).unwrap().end.compact
+        );
+        assert!(log.end.compact > 1 << 20);
+    }
+}
