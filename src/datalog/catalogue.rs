@@ -23,17 +23,15 @@
 //!   catalogue again.
 
 mod batch;
+mod database;
 mod entry;
 mod guard;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -44,18 +42,11 @@ pub use guard::panic_is_contained;
 use super::segment::RunDescriptor;
 use super::{LogNumber, Record};
 use crate::protocol::{PublicationId, Sequence};
+use database::Database;
 use entry::{ACCOUNT, Account, ID, IDS_ACCOUNT, LOG, META, REMOVED, RUN, SEGMENT, STATE};
-use guard::guarded;
 
 /// Entries of one sled batch, where a commit may be spread over several: a batch keeps every reader out while it is applied.
 const SLICE: usize = 512;
-
-/// Unfinished openings after which the directory is held to be what ends the process (sled may ask for more memory than
-/// there is when it reads a wrong length).
-const OPENINGS: u64 = 3;
-
-/// How long a directory may stay locked: sled's threads let go of it a little after it was closed.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the catalogue does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -113,12 +104,7 @@ pub(crate) struct CatalogueState {
 /// An open catalogue. [`find_id`](Self::find_id) may be called from any thread, everything else from one.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    dir: PathBuf,
-    /// None only while it is dropped.
-    db: Option<sled::Db>,
-    /// sled's file, which sled itself does not sync to the disk.
-    file: File,
-    broken: AtomicBool,
+    database: Database,
     accounts: Mutex<Accounts>,
 }
 
@@ -136,59 +122,12 @@ impl Catalogue {
     /// # Errors
     /// If it is damaged (see [`set_aside`](Self::set_aside)), or can't be opened for another reason.
     pub(crate) fn open(dir: &Path, cache: u64) -> Result<Self, CatalogueError> {
-        let suspicion = suspicion_path(dir);
-        let openings = fs::metadata(&suspicion).map_or(0, |metadata| metadata.len());
-        if openings >= OPENINGS {
-            return Err(CatalogueError::Damaged(
-                "it was not opened, or not used, without a failure".into(),
-            ));
-        }
-        // On a full disk this one fails first and must not keep the server from starting.
-        let _ = suspect(&suspicion, 1);
-        let catalogue = Self::open_unsuspected(dir, cache)?;
-        remove_if_there(&suspicion)?;
+        let catalogue = Self {
+            database: Database::open(dir, cache)?,
+            accounts: Mutex::default(),
+        };
+        catalogue.read_accounts(&mut catalogue.accounts.lock())?;
         Ok(catalogue)
-    }
-
-    fn open_unsuspected(dir: &Path, cache: u64) -> Result<Self, CatalogueError> {
-        let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(cache)
-            .flush_every_ms(None);
-        let begun = Instant::now();
-        let db = loop {
-            match guarded(|| config.open()) {
-                Err(CatalogueError::Io(error))
-                    if is_lock(&error) && begun.elapsed() < LOCK_PATIENCE =>
-                {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                opened => break opened?,
-            }
-        };
-        let file = File::open(dir.join("db"))?;
-        file.sync_all()?;
-        File::open(dir)?.sync_all()?;
-        if let Some(parent) = dir.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        let (entries, ids) = guarded(|| Ok((db.get([ACCOUNT])?, db.get([IDS_ACCOUNT])?)))?;
-        let account = |value: Option<sled::IVec>, name| match value {
-            None => Ok(Account::default()),
-            Some(value) => Account::decode(&value).ok_or_else(|| damaged(name)),
-        };
-        let accounts = Accounts {
-            entries: account(entries, "account of its entries")?,
-            ids: account(ids, "account of its ids")?,
-            strays: Vec::new(),
-        };
-        Ok(Self {
-            dir: dir.into(),
-            db: Some(db),
-            file,
-            broken: AtomicBool::new(false),
-            accounts: Mutex::new(accounts),
-        })
     }
 
     /// Moves a damaged catalogue out of the way, to a new name in `quarantine`, which it returns. A new, empty one can be
@@ -197,24 +136,7 @@ impl Catalogue {
     /// # Errors
     /// If the directory can't be moved. Nothing was changed then.
     pub(crate) fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-        let mut number = 0_u32;
-        let aside = loop {
-            let name = quarantine.join(format!("catalogue-{number}"));
-            if !fs::exists(&name)? {
-                break name;
-            }
-            number += 1;
-        };
-        match fs::rename(dir, &aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        File::open(quarantine)?.sync_all()?;
-        remove_if_there(&suspicion_path(dir))?;
-        if let Some(parent) = dir.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(aside)
+        database::set_aside(dir, quarantine)
     }
 
     /// Reads everything but the ids, and checks that nothing is missing.
@@ -260,17 +182,14 @@ impl Catalogue {
 
         let mut accounts = self.accounts.lock();
         if account != accounts.entries {
-            return Err(self.damage(format!(
+            return Err(self.database.damage(format!(
                 "it has {account}, and should have {}",
                 accounts.entries
             )));
         }
-        let Some(meta) = found.meta else {
-            if account == Account::default() && accounts.ids == Account::default() {
-                return Ok(found);
-            }
-            return Err(self.damage("it was never completed".into()));
-        };
+        if found.meta.is_none() && (account, accounts.ids) != <(Account, Account)>::default() {
+            return Err(self.database.damage("it was never completed".into()));
+        }
         let listed = |id| {
             found
                 .segments
@@ -289,10 +208,9 @@ impl Catalogue {
             .array_windows()
             .find(|[one, other]| overlap(one, other))
         {
-            return Err(self.damage(format!("log {} has two runs with {}", one.log.0, one.last)));
-        }
-        if found.meta.is_none() && (account, accounts.ids) != <(Account, Account)>::default() {
-            return Err(self.damage("it was never completed".into()));
+            return Err(self
+                .database
+                .damage(format!("log {} has two runs with {}", one.log.0, one.last)));
         }
         Ok(found)
     }
@@ -311,7 +229,7 @@ impl Catalogue {
         if account == expected {
             return Ok(());
         }
-        Err(self.damage(format!(
+        Err(self.database.damage(format!(
             "of its ids it has {account}, and should have {expected}"
         )))
     }
@@ -320,9 +238,13 @@ impl Catalogue {
     /// the state before or after it.
     ///
     /// # Errors
-    /// If sled or the disk fails. Whether the change survives is not known then.
+    /// If sled or the disk fails. Whether the change survives is not known then; after [`CatalogueError::Io`], the same
+    /// change can be committed again.
     pub(crate) fn commit(&self, batch: CatalogueBatch) -> Result<(), CatalogueError> {
         let mut accounts = self.accounts.lock();
+        if self.database.reopen_if_refused()? {
+            self.read_accounts(&mut accounts)?;
+        }
         let Accounts {
             entries,
             ids,
@@ -341,7 +263,7 @@ impl Catalogue {
         }
         let last: Vec<Change> = batch.last.into_iter().collect();
         self.apply(ACCOUNT, entries, &last)?;
-        self.sync()
+        self.database.sync()
     }
 
     /// Removes runs of segments that are not listed any more, some at a time. Not synced: what is undone by a failure is
@@ -375,12 +297,12 @@ impl Catalogue {
         id: &PublicationId,
     ) -> Result<Option<Sequence>, CatalogueError> {
         let key = entry::id_key(log, id);
-        let Some(value) = self.ask(|db| db.get(&key))? else {
+        let Some(value) = self.database.ask(|db| db.get(&key))? else {
             return Ok(None);
         };
         entry::decode_sequence(&value)
             .map(Some)
-            .ok_or_else(|| self.damage("an id without a sequence".into()))
+            .ok_or_else(|| self.database.damage("an id without a sequence".into()))
     }
 
     /// Removes up to `limit` ids of removed logs; whether any are left. Not synced: what is undone by a failure is done
@@ -389,12 +311,14 @@ impl Catalogue {
     /// # Errors
     /// If sled fails.
     pub(crate) fn tidy(&self, limit: usize) -> Result<bool, CatalogueError> {
-        let Some(removed) = self.ask(|db| db.scan_prefix([REMOVED]).keys().next().transpose())?
+        let Some(removed) = self
+            .database
+            .ask(|db| db.scan_prefix([REMOVED]).keys().next().transpose())?
         else {
             return Ok(false);
         };
         let prefix = entry::ids_of(&removed[1..]);
-        let keys = self.ask(|db| {
+        let keys = self.database.ask(|db| {
             db.scan_prefix(&prefix)
                 .keys()
                 .take(limit)
@@ -416,7 +340,8 @@ impl Catalogue {
             )?;
         }
         drop(accounts);
-        self.ask(|db| Ok(db.scan_prefix([REMOVED]).next().is_some()))
+        self.database
+            .ask(|db| Ok(db.scan_prefix([REMOVED]).next().is_some()))
     }
 
     /// Tells logs and state map as records that make them anew, for the state log to be rewritten with.
@@ -477,7 +402,7 @@ impl Catalogue {
         let (mut next, mut batch) = (*account, sled::Batch::default());
         // What the keys changed already have by now: one key may change more than once.
         let mut changed = HashMap::<&[u8], Option<&[u8]>>::with_capacity(changes.len());
-        self.ask(|db| {
+        self.database.ask(|db| {
             for (key, change) in changes {
                 let stored;
                 let old = match changed.get(&key[..]) {
@@ -515,10 +440,14 @@ impl Catalogue {
         Ok(())
     }
 
-    /// sled's flush reaches the page cache only.
-    fn sync(&self) -> Result<(), CatalogueError> {
-        self.ask(|db| db.flush())?;
-        Ok(self.file.sync_data()?)
+    fn read_accounts(&self, accounts: &mut Accounts) -> Result<(), CatalogueError> {
+        let read = |name| {
+            let value = self.database.ask(|db| db.get([name]))?;
+            let account = value.map_or(Some(Account::default()), |value| Account::decode(&value));
+            account.ok_or_else(|| self.database.damage("its accounts can't be read".into()))
+        };
+        (accounts.entries, accounts.ids) = (read(ACCOUNT)?, read(IDS_ACCOUNT)?);
+        Ok(())
     }
 
     fn for_each(
@@ -535,13 +464,13 @@ impl Catalogue {
         kind: u8,
         mut tell: impl FnMut(&[u8], &[u8]) -> Option<bool>,
     ) -> Result<(), CatalogueError> {
-        let mut entries = self.ask(|db| Ok(db.scan_prefix([kind])))?;
-        while let Some((key, value)) = self.ask(|_| entries.next().transpose())? {
+        let mut entries = self.database.ask(|db| Ok(db.scan_prefix([kind])))?;
+        while let Some((key, value)) = self.database.ask(|_| entries.next().transpose())? {
             match tell(&key, &value) {
                 Some(true) => {}
                 Some(false) => break,
                 None => {
-                    return Err(self.damage(format!(
+                    return Err(self.database.damage(format!(
                         "an entry of kind {:?} can't be read",
                         char::from(kind)
                     )));
@@ -549,45 +478,6 @@ impl Catalogue {
             }
         }
         Ok(())
-    }
-
-    /// Every call of sled goes through here, but for opening and closing.
-    fn ask<T>(
-        &self,
-        question: impl FnOnce(&sled::Db) -> sled::Result<T>,
-    ) -> Result<T, CatalogueError> {
-        let db = self
-            .db
-            .as_ref()
-            .filter(|_| !self.broken.load(Ordering::Acquire));
-        let Some(db) = db else {
-            return Err(CatalogueError::Damaged("it failed before".into()));
-        };
-        let answer = guarded(|| question(db));
-        if let Err(CatalogueError::Damaged(what)) = &answer {
-            self.damage(what.clone());
-        }
-        answer
-    }
-
-    /// Notes that the catalogue can't be used any more, in this process or the next.
-    fn damage(&self, what: String) -> CatalogueError {
-        self.broken.store(true, Ordering::Release);
-        // If this fails too, the next start finds the damage by itself, or there was none on disk.
-        let _ = suspect(&suspicion_path(&self.dir), OPENINGS);
-        CatalogueError::Damaged(what)
-    }
-}
-
-impl Drop for Catalogue {
-    fn drop(&mut self) {
-        let Some(db) = self.db.take() else { return };
-        if self.broken.load(Ordering::Acquire) {
-            // Its destructor flushes: not after a panic.
-            std::mem::forget(db);
-        } else if guarded(|| Ok(drop(db))).is_err() {
-            self.damage("it could not be closed".into());
-        }
     }
 }
 
@@ -605,33 +495,4 @@ enum New {
 
 fn overlap(one: &RunDescriptor, other: &RunDescriptor) -> bool {
     one.log == other.log && one.last >= other.first
-}
-
-fn damaged(what: &str) -> CatalogueError {
-    CatalogueError::Damaged(format!("{what} can't be read"))
-}
-
-fn is_lock(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-        || error.to_string().contains("could not acquire lock")
-}
-
-/// Beside the directory: as many bytes as there were openings that did not end, or [`OPENINGS`] if it failed in use.
-fn suspicion_path(dir: &Path) -> PathBuf {
-    dir.with_extension("suspect")
-}
-
-fn suspect(path: &Path, openings: u64) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    for _ in 0..openings {
-        file.write_all(b".")?;
-    }
-    file.sync_all()
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -1,6 +1,12 @@
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::database::{OPENINGS, suspect, suspicion_path};
+use super::guard::guarded;
 use super::*;
 use crate::datalog::segment::{SegmentHeader, SegmentId};
 use crate::protocol::Timestamp;
@@ -238,6 +244,7 @@ fn merge_counts_whole_or_not_at_all() {
     catalogue.commit(CatalogueBatch::new(&meta(2))).unwrap();
     assert_eq!(
         catalogue
+            .database
             .ask(|db| Ok(db.scan_prefix([RUN]).count()))
             .unwrap(),
         1000
@@ -329,14 +336,37 @@ fn lost_entry_is_found_out() {
         fill(&path);
         let catalogue = Catalogue::open(&path, CACHE).unwrap();
         catalogue
-            .db
-            .as_ref()
-            .unwrap()
-            .remove(lost)
+            .database
+            .ask(|db| db.remove(lost))
             .unwrap()
             .unwrap();
         damaged(catalogue.load());
     }
+}
+
+#[test]
+fn refused_commit_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    fill(&path);
+    let catalogue = Catalogue::open(&path, CACHE).unwrap();
+    let mut batch = CatalogueBatch::new(&meta(2));
+    batch.put_segment(&segment(2, (2, 2)), [&run(1, 11, 20, 2)]);
+    commit_without_end(&catalogue, &batch);
+    let refused = catalogue.database.ask::<()>(|_| {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        Err(sled::Error::Io(full))
+    });
+    assert!(matches!(refused, Err(CatalogueError::Io(_))));
+    assert_eq!(
+        catalogue.find_id(LogNumber(1), &id(1)).unwrap(),
+        Some(Sequence(7))
+    );
+    catalogue.commit(batch).unwrap();
+    drop(catalogue);
+    let state = Catalogue::open(&path, CACHE).unwrap().load().unwrap();
+    assert_eq!(state.meta, Some(meta(2)));
+    assert_eq!(state.runs.len(), 301);
 }
 
 #[test]
@@ -346,10 +376,8 @@ fn lost_id_is_found_out() {
     fill(&path);
     let catalogue = Catalogue::open(&path, CACHE).unwrap();
     catalogue
-        .db
-        .as_ref()
-        .unwrap()
-        .remove(entry::id_key(LogNumber(4), &id(4)))
+        .database
+        .ask(|db| db.remove(entry::id_key(LogNumber(4), &id(4))))
         .unwrap()
         .unwrap();
     catalogue.load().unwrap();
@@ -364,7 +392,7 @@ fn damaged_catalogue_stays_refused_until_it_is_set_aside() {
     for round in 0..2 {
         fill(&path);
         let catalogue = Catalogue::open(&path, CACHE).unwrap();
-        let panicked = catalogue.ask::<()>(|_| panic!("as sled does"));
+        let panicked = catalogue.database.ask::<()>(|_| panic!("as sled does"));
         assert!(damaged(panicked).contains("as sled does"));
         damaged(catalogue.find_id(LogNumber(1), &id(1)));
         damaged(Catalogue::open(&path, CACHE));
@@ -506,7 +534,7 @@ fn two_hundred_thousand_runs_load_in_half_a_second() {
     assert_eq!(state.runs.len(), 200_000);
     let figures = format!("committed in {committed:?}, opened in {opened:?}, loaded in {loaded:?}");
     assert!(loaded < Duration::from_millis(500), "{figures}");
-    std::io::stderr()
+    io::stderr()
         .write_all(format!("{figures}\n").as_bytes())
         .unwrap();
 }
