@@ -98,8 +98,11 @@ pub(crate) struct CatalogueState {
     /// In order of their number.
     pub(crate) logs: Vec<(LogNumber, LogEntry)>,
     /// In order of the key.
-    pub(crate) state: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) state: Vec<StateEntry>,
 }
+
+/// Key and value of the state map.
+pub(crate) type StateEntry = (Box<[u8]>, Box<[u8]>);
 
 /// An open catalogue. [`find_id`](Self::find_id) may be called from any thread, everything else from one.
 #[derive(Debug)]
@@ -203,11 +206,11 @@ impl Catalogue {
             }
             counts
         });
-        if let Some([one, _]) = found
+        let overlapping = found
             .runs
-            .array_windows()
-            .find(|[one, other]| overlap(one, other))
-        {
+            .windows(2)
+            .find(|pair| overlap(&pair[0], &pair[1]));
+        if let Some([one, ..]) = overlapping {
             return Err(self
                 .database
                 .damage(format!("log {} has two runs with {}", one.log.0, one.last)));

@@ -103,7 +103,7 @@ impl Database {
         try_room(&self.dir)?;
         let mut db = self.db.write();
         if let Some(db) = db.take() {
-            guarded(|| Ok(drop(db)))?;
+            close(db)?;
         }
         *db = Some(open(&self.dir, self.cache)?);
         self.refused.store(false, Ordering::Release);
@@ -125,9 +125,9 @@ impl Drop for Database {
             return;
         };
         if self.broken.load(Ordering::Acquire) {
-            // Its destructor flushes: not after a panic.
+            // Nothing is flushed after a panic.
             std::mem::forget(db);
-        } else if let Err(CatalogueError::Damaged(what)) = guarded(|| Ok(drop(db))) {
+        } else if let Err(CatalogueError::Damaged(what)) = close(db) {
             self.damage(what);
         }
     }
@@ -149,6 +149,14 @@ fn open(dir: &Path, cache: u64) -> Result<sled::Db, CatalogueError> {
             opened => return opened,
         }
     }
+}
+
+/// Its destructor flushes.
+fn close(db: sled::Db) -> Result<(), CatalogueError> {
+    guarded(|| {
+        drop(db);
+        Ok(())
+    })
 }
 
 /// Fails if the disk is full.
