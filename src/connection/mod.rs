@@ -1,5 +1,575 @@
-//! One WebSocket connection after its handshake.
+//! One WebSocket connection after its handshake: what it reads, what it owes, what waits for it.
+//!
+//! Owns the socket and everything that belongs to one connection alone. Does not own who subscribes what, nor what a command means;
+//! the worker decides, and calls in here. Everything is local to one worker's thread (`Rc`, `Cell`): nothing here is ever locked.
+//!
+//! ```text
+//!   socket ──> FrameReader ──> session          credit: taken when forwarded, given back when the answer is written
+//!   socket <── Outbox <── answers, publications
+//!
+//!   Opening ──Welcome──> Open ──Close queued──> Closing ──Close seen, or time up──> Ended
+//! ```
+//!
+//! Invariants: no borrow of a field outlives the method that takes it, so any method may be called from anywhere; a connection that
+//! ended holds nothing.
 
+mod credit;
 mod frames;
+mod gate;
+mod heartbeat;
 mod outbox;
+mod socket;
 mod subscriber;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io::{self, IoSlice},
+    mem,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use actix_codec::AsyncWrite;
+use bytes::{Bytes, BytesMut};
+
+pub(crate) use credit::{Credit, budget_cost};
+pub(crate) use frames::{FrameError, FrameReader, Received};
+pub(crate) use gate::{Gate, Permit};
+pub(crate) use heartbeat::{Heartbeat, HeartbeatLimits, Observed, Verdict};
+pub(crate) use outbox::{Credited, Outbox};
+pub(crate) use socket::{Socket, tune};
+pub(crate) use subscriber::{Offer, Subscriber};
+
+use crate::{
+    domain::{Chunk, ConnectionId, Effect, Handed},
+    protocol::{RequestId, Sequence, ServerResponse, SubscriptionId, codec::encode_response},
+};
+
+/// Where a connection stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Upgraded; nothing is read until `Welcome`.
+    Opening,
+    /// In use.
+    Open,
+    /// Our Close frame is queued or sent: input is discarded until the peer's Close, or until the time is up.
+    Closing,
+    /// Over.
+    Ended,
+}
+
+/// The state of reading pages for a connection that is behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Paging {
+    /// None is asked for.
+    Idle,
+    /// One is on its way.
+    Asked,
+    /// The last one failed: the timer tries again.
+    Paused,
+}
+
+/// What waits until a read of the connection is answered, so that answers keep their order.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// An effect.
+    Effect(Effect),
+    /// The subscription was deleted at this place of the stream; whether the connection is told.
+    Deleted(SubscriptionId, bool),
+    /// The connection is closed at this place of the stream.
+    Close(u16, &'static str),
+}
+
+/// What a write came to.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// Everything that waited.
+    All,
+    /// What the socket took; its task is woken when it takes more.
+    Some,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: ConnectionId,
+    phase: Cell<Phase>,
+    is_durable: Cell<bool>,
+    socket: RefCell<Option<Socket>>,
+    outbox: RefCell<Outbox>,
+    /// Of the connection's task, which is woken when the socket can be read or takes more.
+    waker: RefCell<Option<Waker>>,
+    is_dirty: Cell<bool>,
+    is_blocked: Cell<bool>,
+    credit: Credit,
+    heartbeat: Cell<Heartbeat>,
+    has_heard: Cell<bool>,
+    is_held_back: Cell<bool>,
+    is_parked: Cell<bool>,
+    has_input: Cell<bool>,
+    takes_no_more: Cell<bool>,
+    peer_closed: Cell<bool>,
+    /// When a closing connection is dropped; milliseconds since the worker began.
+    close_by: Cell<u64>,
+    subscribers: RefCell<Vec<Rc<Subscriber>>>,
+    /// Those that need pages, in turn.
+    behind: RefCell<VecDeque<Rc<Subscriber>>>,
+    paging: Cell<Paging>,
+    is_holding: Cell<bool>,
+    held: RefCell<VecDeque<Held>>,
+    permit: RefCell<Option<Rc<Permit>>>,
+}
+
+impl Connection {
+    /// A connection over `socket`, to which `head`, the answer to its handshake, is written first.
+    pub(crate) fn new(
+        id: ConnectionId,
+        socket: Socket,
+        head: &[u8],
+        permit: Rc<Permit>,
+        credit: Credit,
+        now: u64,
+    ) -> Self {
+        let mut outbox = Outbox::default();
+        if let Some(out) = outbox.answers() {
+            out.extend_from_slice(head);
+            outbox.answered(Credited::default());
+        }
+        Self {
+            id,
+            phase: Cell::new(Phase::Opening),
+            is_durable: Cell::new(false),
+            socket: RefCell::new(Some(socket)),
+            outbox: RefCell::new(outbox),
+            waker: RefCell::new(None),
+            is_dirty: Cell::new(false),
+            is_blocked: Cell::new(false),
+            credit,
+            heartbeat: Cell::new(Heartbeat::new(now)),
+            has_heard: Cell::new(false),
+            // Until `Welcome`, the server reads nothing.
+            is_held_back: Cell::new(true),
+            is_parked: Cell::new(false),
+            has_input: Cell::new(false),
+            takes_no_more: Cell::new(false),
+            peer_closed: Cell::new(false),
+            close_by: Cell::new(u64::MAX),
+            subscribers: RefCell::new(Vec::new()),
+            behind: RefCell::new(VecDeque::new()),
+            paging: Cell::new(Paging::Idle),
+            is_holding: Cell::new(false),
+            held: RefCell::new(VecDeque::new()),
+            permit: RefCell::new(Some(permit)),
+        }
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Where it stands.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// It was welcomed.
+    pub(crate) fn open(&self, is_durable: bool) {
+        self.phase.set(Phase::Open);
+        self.is_durable.set(is_durable);
+    }
+
+    /// Whether its cursors are to be told.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_durable.get()
+    }
+
+    /// Its credit.
+    pub(crate) fn credit(&self) -> &Credit {
+        &self.credit
+    }
+}
+
+/// Reading.
+impl Connection {
+    /// Reads what has come into `buffer`; 0 is the end.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = self.socket.borrow_mut();
+        let Some(socket) = socket.as_mut() else {
+            return Poll::Pending;
+        };
+        let len = ready!(actix_codec::poll_read_buf(Pin::new(socket), cx, buffer))?;
+        self.has_heard.set(true);
+        Poll::Ready(Ok(len))
+    }
+
+    /// Whether the session may take another message.
+    pub(crate) fn may_take(&self) -> bool {
+        !self.takes_no_more.get() && self.credit.may_take()
+    }
+
+    /// The session takes nothing more from this client, which is about to be closed.
+    pub(crate) fn take_no_more(&self) {
+        self.takes_no_more.set(true);
+    }
+
+    /// Notes whether the server itself keeps the session from reading: that time is not the client's.
+    pub(crate) fn hold_back(&self, is_held_back: bool) {
+        self.is_held_back.set(is_held_back);
+    }
+
+    /// Notes whether the session waits for the budget that all connections share. Returns whether it did.
+    pub(crate) fn park(&self, is_parked: bool) -> bool {
+        self.is_parked.replace(is_parked)
+    }
+
+    /// Notes whether the session's reader could go on at once.
+    pub(crate) fn set_has_input(&self, has_input: bool) {
+        self.has_input.set(has_input);
+    }
+
+    /// Whether the session's reader could go on at once.
+    pub(crate) fn has_input(&self) -> bool {
+        self.has_input.get()
+    }
+}
+
+/// Waking, and being written to.
+impl Connection {
+    /// The connection's task is polled with this waker.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let mut current = self.waker.borrow_mut();
+        match &mut *current {
+            Some(current) => current.clone_from(waker),
+            None => *current = Some(waker.clone()),
+        }
+    }
+
+    /// Wakes the connection's task.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Marks that something was queued. Returns whether the connection has to be put among those to be flushed: not if it is there,
+    /// nor if its own task flushes it as soon as the socket takes more.
+    #[inline]
+    pub(crate) fn mark_dirty(&self) -> bool {
+        !self.is_blocked.get() && !self.is_dirty.replace(true)
+    }
+
+    /// Whether the last write left something.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked.get()
+    }
+
+    /// Writes what waits, as far as the socket takes it. Returns what it came to, and the credit given back.
+    ///
+    /// # Errors
+    /// If the socket is broken.
+    pub(crate) fn write(&self) -> (io::Result<Written>, Credited) {
+        self.is_dirty.set(false);
+        let mut credited = Credited::default();
+        let written = self.write_all(&mut credited);
+        self.is_blocked.set(matches!(written, Ok(Written::Some)));
+        (written, credited)
+    }
+
+    fn write_all(&self, credited: &mut Credited) -> io::Result<Written> {
+        let waker = self.waker.borrow();
+        let mut socket = self.socket.borrow_mut();
+        let (Some(waker), Some(socket)) = (waker.as_ref(), socket.as_mut()) else {
+            // Before its first turn and behind its end, the task flushes by itself or not at all.
+            return Ok(Written::All);
+        };
+        let cx = &mut Context::from_waker(waker);
+        let mut outbox = self.outbox.borrow_mut();
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); outbox::MAX_SLICES];
+            let count = outbox.slices(&mut slices);
+            let written = match &slices[..count] {
+                [single] => Pin::new(&mut *socket).poll_write(cx, single),
+                slices => Pin::new(&mut *socket).poll_write_vectored(cx, slices),
+            };
+            match written {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(len)) => credited.add(outbox.wrote(len)),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(Written::Some),
+            }
+        }
+        Ok(Written::All)
+    }
+}
+
+/// Queueing.
+impl Connection {
+    /// Queues an answer. Returns credit that is given back at once, because nothing may be answered any more.
+    pub(crate) fn answer(
+        &self,
+        request_id: Option<RequestId>,
+        response: &ServerResponse,
+        credit: Credited,
+    ) -> Credited {
+        let mut outbox = self.outbox.borrow_mut();
+        match outbox.answers() {
+            Some(out) => {
+                encode_response(out, request_id, response);
+                outbox.answered(credit);
+                Credited::default()
+            }
+            None => credit,
+        }
+    }
+
+    /// Queues bytes of an answer that were encoded already.
+    pub(crate) fn answer_encoded(&self, bytes: &[u8]) {
+        let mut outbox = self.outbox.borrow_mut();
+        if let Some(out) = outbox.answers() {
+            out.extend_from_slice(bytes);
+            outbox.answered(Credited::default());
+        }
+    }
+
+    /// Offers released publications to one of the connection's subscribers, and queues them if they are next and find room.
+    #[inline]
+    pub(crate) fn deliver(
+        &self,
+        subscriber: &Rc<Subscriber>,
+        chunk: &Chunk,
+        outbox_size: usize,
+    ) -> Offer {
+        let mut outbox = self.outbox.borrow_mut();
+        let has_room = outbox.has_room(chunk.frames.len(), outbox_size);
+        let offer = subscriber.offer(chunk.first, chunk.last, has_room);
+        if offer == Offer::Taken {
+            outbox.push(Rc::clone(subscriber), chunk.frames.clone(), chunk.last);
+        }
+        offer
+    }
+
+    /// What only its owner changes: see [`Outbox`].
+    pub(crate) fn with_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        change(&mut self.outbox.borrow_mut())
+    }
+}
+
+/// Subscribers.
+impl Connection {
+    /// Its subscriber of a subscription.
+    pub(crate) fn subscriber(&self, subscription: SubscriptionId) -> Option<Rc<Subscriber>> {
+        let subscribers = self.subscribers.borrow();
+        let mut found = subscribers.iter();
+        found
+            .find(|subscriber| subscriber.subscription == subscription)
+            .cloned()
+    }
+
+    /// Adds a subscriber.
+    pub(crate) fn add_subscriber(&self, subscriber: Rc<Subscriber>) {
+        self.subscribers.borrow_mut().push(subscriber);
+    }
+
+    /// Takes its subscriber of a subscription away.
+    pub(crate) fn remove_subscriber(&self, subscription: SubscriptionId) -> Option<Rc<Subscriber>> {
+        let mut subscribers = self.subscribers.borrow_mut();
+        let place = subscribers
+            .iter()
+            .position(|subscriber| subscriber.subscription == subscription)?;
+        let subscriber = subscribers.swap_remove(place);
+        subscriber.detach();
+        Some(subscriber)
+    }
+
+    /// All its subscribers.
+    pub(crate) fn subscribers(&self) -> Vec<Rc<Subscriber>> {
+        self.subscribers.borrow().clone()
+    }
+
+    /// How far each was served.
+    pub(crate) fn cursors(&self) -> Vec<Handed> {
+        let subscribers = self.subscribers.borrow();
+        subscribers.iter().map(|one| one.cursor()).collect()
+    }
+
+    /// How far those were served that moved since the last time.
+    pub(crate) fn changed_cursors(&self) -> Vec<Handed> {
+        let subscribers = self.subscribers.borrow();
+        let changed = subscribers.iter();
+        changed.filter_map(|one| one.changed_cursor()).collect()
+    }
+
+    /// Puts a subscriber among those that need pages.
+    pub(crate) fn fall_behind(&self, subscriber: &Rc<Subscriber>) {
+        if subscriber.await_turn() {
+            self.behind.borrow_mut().push_back(Rc::clone(subscriber));
+        }
+    }
+
+    /// The subscriber whose turn it is to be served a page.
+    pub(crate) fn next_behind(&self) -> Option<Rc<Subscriber>> {
+        self.behind.borrow().front().cloned()
+    }
+
+    /// Its turn is over: the others come first.
+    pub(crate) fn pass_turn(&self) {
+        let mut behind = self.behind.borrow_mut();
+        if !behind.is_empty() {
+            behind.rotate_left(1);
+        }
+    }
+
+    /// A subscriber needs no page any more.
+    pub(crate) fn leave_behind(&self, subscriber: &Rc<Subscriber>) {
+        let mut behind = self.behind.borrow_mut();
+        behind.retain(|one| !Rc::ptr_eq(one, subscriber));
+        subscriber.end_turn();
+        if behind.is_empty() {
+            *behind = VecDeque::new();
+        }
+    }
+
+    /// The state of reading pages.
+    pub(crate) fn paging(&self) -> Paging {
+        self.paging.get()
+    }
+
+    /// Changes the state of reading pages.
+    pub(crate) fn set_paging(&self, paging: Paging) {
+        self.paging.set(paging);
+    }
+}
+
+/// Holding.
+impl Connection {
+    /// Whether a read is under way, so that what comes behind it has to wait.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.is_holding.get()
+    }
+
+    /// A read is under way, or is no longer.
+    pub(crate) fn set_holding(&self, is_holding: bool) {
+        self.is_holding.set(is_holding);
+    }
+
+    /// Lets something wait for its turn.
+    pub(crate) fn hold(&self, held: Held) {
+        self.held.borrow_mut().push_back(held);
+    }
+
+    /// The next that waits.
+    pub(crate) fn next_held(&self) -> Option<Held> {
+        let mut held = self.held.borrow_mut();
+        let next = held.pop_front();
+        if held.is_empty() {
+            *held = VecDeque::new();
+        }
+        next
+    }
+
+    /// Whether a `Subscribe` of the subscription waits.
+    pub(crate) fn holds_subscribe(&self, subscription: SubscriptionId) -> bool {
+        self.held.borrow().iter().any(|held| {
+            matches!(held, Held::Effect(Effect::Subscribe(effect)) if effect.subscription == subscription)
+        })
+    }
+}
+
+/// Heartbeat and end.
+impl Connection {
+    /// Looks whether the client is still there.
+    pub(crate) fn look(&self, now: u64, limits: &HeartbeatLimits) -> Verdict {
+        let outbox = self.outbox.borrow();
+        let observed = Observed {
+            heard: self.has_heard.take(),
+            is_held_back: self.is_held_back.get(),
+            outbox_waits: !outbox.is_empty(),
+            publications_wait: outbox.has_publications(),
+            written: outbox.written(),
+            publications_written_to: outbox.publications_written_to(),
+        };
+        let mut heartbeat = self.heartbeat.get();
+        let verdict = heartbeat.look(now, limits, observed, || {
+            self.socket
+                .borrow()
+                .as_ref()
+                .and_then(socket::unacknowledged)
+        });
+        self.heartbeat.set(heartbeat);
+        verdict
+    }
+
+    /// The Close frame is queued behind what waits; `keep` tells whether publications do.
+    pub(crate) fn close(&self, code: Option<u16>, reason: &str, keep: bool, close_by: u64) {
+        self.phase.set(Phase::Closing);
+        self.close_by.set(close_by);
+        let mut outbox = self.outbox.borrow_mut();
+        if !keep {
+            outbox.drop_publications();
+        }
+        outbox.push_close(code, reason);
+    }
+
+    /// The time by which a closing connection is dropped.
+    pub(crate) fn close_by(&self) -> u64 {
+        self.close_by.get()
+    }
+
+    /// Brings that time forward.
+    pub(crate) fn hurry(&self, close_by: u64) {
+        self.close_by.set(self.close_by.get().min(close_by));
+    }
+
+    /// The peer's Close frame came.
+    pub(crate) fn set_peer_closed(&self) {
+        self.peer_closed.set(true);
+    }
+
+    /// Whether it did.
+    pub(crate) fn peer_closed(&self) -> bool {
+        self.peer_closed.get()
+    }
+
+    /// Gives everything up but the subscribers' cursors, which are returned with what was held; wakes the task, so that it ends.
+    pub(crate) fn end(&self) -> (Vec<Handed>, VecDeque<Held>) {
+        self.phase.set(Phase::Ended);
+        let outbox = self.outbox.take();
+        outbox.hand_whole_frames();
+        let cursors = self.cursors();
+        for subscriber in self.subscribers.take() {
+            subscriber.detach();
+        }
+        self.behind.take();
+        self.socket.take();
+        self.permit.take();
+        let held = mem::take(&mut *self.held.borrow_mut());
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        (cursors, held)
+    }
+}
+
+/// A bare response as bytes of its own.
+pub(crate) fn encoded(response: &ServerResponse) -> Bytes {
+    let mut out = BytesMut::new();
+    encode_response(&mut out, None, response);
+    out.freeze()
+}
+
+/// The position that a subscriber which goes on where it stands begins at: behind what is begun, since that is finished first.
+pub(crate) fn kept_position(
+    subscriber: &Rc<Subscriber>,
+    begun: Option<(Rc<Subscriber>, Sequence)>,
+) -> Sequence {
+    begun
+        .filter(|(begun, _)| Rc::ptr_eq(begun, subscriber))
+        .map_or(subscriber.handed(), |(_, last)| last)
+}

@@ -117,7 +117,7 @@ impl Item {
 }
 
 fn cost(len: usize) -> usize {
-    len + mem::size_of::<Item>()
+    len + size_of::<Item>()
 }
 
 /// What was taken out of an outbox for a subscription.
