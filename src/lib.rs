@@ -2,8 +2,8 @@
 
 mod actors;
 pub mod config;
-#[allow(dead_code, reason = "its users come next")]
 mod connection;
 pub mod datalog;
 pub mod domain;
+mod http;
 pub mod protocol;

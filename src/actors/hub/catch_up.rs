@@ -1,0 +1,139 @@
+//! Serving those who are behind: new subscribers with a past, resumed sessions, slow readers. All of them read the log, a page at a time.
+//!
+//! Owns the turns: one page of a connection is on its way at a time, its subscribers that are behind get theirs in turn, and the next is
+//! asked for while little waits in the outbox. So a slow client costs two pages of memory, and a fast one is never without work.
+//!
+//! ```text
+//!   Idle ──a subscriber is behind, little waits──> Asked ──page──> Idle
+//!                                                    └──failure──> Paused ──timer──> Idle
+//! ```
+
+use std::rc::Rc;
+
+use actix_web::rt::spawn;
+
+use crate::{
+    actors::{log_reader::DataLogPage, messages::MemoryPage, worker::Worker},
+    connection::{Connection, Paging, Phase, Subscriber, encoded},
+    datalog::ReadError,
+    domain::{LogSource, Page},
+    protocol::{Gap, Sequence, ServerResponse},
+};
+
+/// Bytes of one page, and what may wait in an outbox when the next is asked for.
+const PAGE_SIZE: usize = 64 << 10;
+
+impl Worker {
+    /// Asks for the next page of a connection, if it needs one and there is room.
+    pub(in crate::actors) fn serve_behind(self: &Rc<Self>, connection: &Rc<Connection>) {
+        if connection.paging() != Paging::Idle || connection.phase() != Phase::Open {
+            return;
+        }
+        while let Some(subscriber) = connection.next_behind() {
+            let end = self.table.borrow().end(&subscriber);
+            match end {
+                Some(end) if subscriber.position() < end => {
+                    if connection.with_outbox(|outbox| outbox.publication_bytes()) < PAGE_SIZE {
+                        self.ask_page(connection, subscriber, end);
+                    }
+                    return;
+                }
+                // It has met the live end; or its log is gone, of which it will be told.
+                Some(_) | None => connection.leave_behind(&subscriber),
+            }
+        }
+    }
+
+    fn ask_page(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        subscriber: Rc<Subscriber>,
+        through: Sequence,
+    ) {
+        connection.pass_turn();
+        connection.set_paging(Paging::Asked);
+        let after = subscriber.position();
+        let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
+        spawn(async move {
+            let page = worker.fetch_page(&subscriber, after, through).await;
+            connection.set_paging(Paging::Idle);
+            if connection.phase() == Phase::Open {
+                worker.serve_page(&connection, &subscriber, after, page);
+                worker.mark_dirty(&connection);
+            }
+        });
+    }
+
+    async fn fetch_page(
+        &self,
+        subscriber: &Subscriber,
+        after: Sequence,
+        through: Sequence,
+    ) -> Result<Page, ReadError> {
+        let log = subscriber.log;
+        let page = match subscriber.source {
+            LogSource::Disk => {
+                let page = DataLogPage {
+                    log,
+                    after,
+                    through,
+                    max_bytes: PAGE_SIZE,
+                };
+                self.neighbours.page.send(page).await
+            }
+            LogSource::Memory => {
+                let page = MemoryPage {
+                    subscription: subscriber.subscription,
+                    log,
+                    after,
+                    through,
+                    max_bytes: PAGE_SIZE,
+                };
+                self.neighbours.memory_page.send(page).await
+            }
+        };
+        // Without its reader, the server is stopping.
+        page.unwrap_or(Err(ReadError::Gone))
+    }
+
+    fn serve_page(
+        &self,
+        connection: &Rc<Connection>,
+        subscriber: &Rc<Subscriber>,
+        after: Sequence,
+        page: Result<Page, ReadError>,
+    ) {
+        let page = match page {
+            Ok(page) => page,
+            Err(ReadError::Gone) => return connection.leave_behind(subscriber),
+            Err(error) => {
+                log::warn!(
+                    "a subscriber of {} has to wait for what it missed: {error}",
+                    subscriber.subscription
+                );
+                return connection.set_paging(Paging::Paused);
+            }
+        };
+        // If it has moved since, the next page is asked for from where it stands.
+        let Some(served) = subscriber.serve(after, page) else {
+            return;
+        };
+        if served.gap.is_none() && served.frames.is_none() {
+            return connection.set_paging(Paging::Paused);
+        }
+        connection.with_outbox(|outbox| {
+            if let Some(gap) = served.gap {
+                let notice = ServerResponse::Gap(Gap {
+                    subscription_id: subscriber.subscription,
+                    from: after.next(),
+                    to: gap.to,
+                    cause: gap.cause,
+                });
+                outbox.push(Rc::clone(subscriber), encoded(&notice), gap.to);
+            }
+            if let Some((frames, last)) = served.frames {
+                outbox.push(Rc::clone(subscriber), frames, last);
+            }
+        });
+    }
+}

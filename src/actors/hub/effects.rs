@@ -1,0 +1,411 @@
+//! What effects do to connections.
+//!
+//! Owns the order: effects of a connection are carried out in the order of the log. While a read of a connection is under way, what comes
+//! behind it for that connection is held; so answers keep their order, and `Ping` is a barrier, without numbering anything.
+
+use std::rc::Rc;
+
+use actix_web::rt::spawn;
+use bytes::Bytes;
+
+use crate::{
+    actors::{
+        log_reader::{DataLogFetch, DataLogSince},
+        worker::{CloseReason, Worker},
+    },
+    connection::{Connection, Credited, Held, Offer, Phase, Subscriber, encoded, kept_position},
+    domain::{
+        ConnectionId, Delivery, Effect, Read, ReplyTo, Start, SubscribeEffect, WelcomeEffect,
+    },
+    protocol::{
+        About, ErrorCode, Sequence, ServerError, ServerResponse, Subscribed, SubscriptionId,
+        Timestamp,
+    },
+};
+
+/// How long a connection may take to flush behind a held Close. Milliseconds.
+const HELD_CLOSE_TIMEOUT: u64 = 10_000;
+
+impl Worker {
+    /// Carries out what one batch brings.
+    pub(super) fn release(self: &Rc<Self>, effects: Vec<Effect>) {
+        let mut refund = 0;
+        // Answers to pipelined commands come one behind the other: most look-ups find the one before.
+        let mut latest: Option<Rc<Connection>> = None;
+        for effect in effects {
+            let id = match effect {
+                Effect::Publications(delivery) => {
+                    self.publish(&delivery);
+                    // Else what one turn brings could fill an outbox whose client reads all the time.
+                    let unflushed = self.unflushed.get() + delivery.chunk.frames.len();
+                    self.unflushed.set(unflushed);
+                    if unflushed > self.outbox_size / 4 {
+                        self.flush_dirty();
+                    }
+                    continue;
+                }
+                Effect::Deleted {
+                    subscription,
+                    except,
+                } => {
+                    self.delete(subscription, except);
+                    continue;
+                }
+                ref effect => match effect.connection() {
+                    Some(id) => id,
+                    None => continue,
+                },
+            };
+            if latest.as_ref().is_none_or(|latest| latest.id() != id) {
+                latest = self.connection(id);
+            }
+            let Some(connection) = &latest else {
+                continue;
+            };
+            if let Some(to) = reply_to(&effect) {
+                refund += connection.credit().release(to.credit);
+            }
+            self.accept(connection, effect);
+        }
+        self.gate.refund(refund);
+        self.unpark();
+    }
+
+    /// Carries an effect for one connection out, or holds it.
+    fn accept(self: &Rc<Self>, connection: &Rc<Connection>, effect: Effect) {
+        if let Effect::Subscribe(effect) = &effect {
+            let mut table = self.table.borrow_mut();
+            table.announce(effect.subscription, effect.log, effect.last);
+        }
+        if connection.is_holding() {
+            connection.hold(Held::Effect(effect));
+        } else {
+            self.carry_out(connection, effect);
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, connection: &Rc<Connection>, effect: Effect) {
+        match effect {
+            Effect::Answer(to, response) => self.answer(connection, to, &response),
+            Effect::Read(to, read) => self.read(connection, to, read),
+            Effect::Subscribe(effect) => match effect.start {
+                Start::Since(time) if connection.phase() == Phase::Open => {
+                    self.subscribe_since(connection, effect, time);
+                }
+                _ => self.subscribe(connection, &effect),
+            },
+            Effect::Unsubscribe(to, subscription) => {
+                self.unsubscribe(connection, subscription, true);
+                let about = About {
+                    subscription_id: subscription,
+                };
+                self.answer(connection, to, &ServerResponse::Unsubscribed(about));
+            }
+            Effect::Welcome(effect) => self.welcome(connection, *effect),
+            Effect::Close(_, code, text) => {
+                self.close(connection, CloseReason::at_once(code, text));
+            }
+            Effect::Publications(_) | Effect::Deleted { .. } => {}
+        }
+    }
+
+    fn answer(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        to: ReplyTo,
+        response: &ServerResponse,
+    ) {
+        let credit = Credited {
+            commands: 1,
+            bytes: u64::from(to.credit),
+        };
+        let is_error = matches!(response, ServerResponse::Error(_));
+        if to.silent && !is_error {
+            return self.give_back(connection, credit);
+        }
+        let credit = connection.answer(to.request_id, response, credit);
+        self.give_back(connection, credit);
+        self.mark_dirty(connection);
+    }
+
+    fn welcome(self: &Rc<Self>, connection: &Rc<Connection>, effect: WelcomeEffect) {
+        if connection.phase() != Phase::Opening {
+            return;
+        }
+        connection.open(effect.durable);
+        let welcome = ServerResponse::Welcome(Box::new(effect.welcome));
+        // No command asked for it, so it gives no credit back.
+        connection.answer(None, &welcome, Credited::default());
+        for restored in effect.restored {
+            let subscriber = Subscriber::new(
+                restored.subscription,
+                restored.log,
+                restored.source,
+                restored.cursor,
+            );
+            self.add(connection, subscriber, restored.last);
+        }
+        self.mark_dirty(connection);
+        connection.wake();
+    }
+}
+
+/// Publications and deletion.
+impl Worker {
+    fn publish(&self, delivery: &Delivery) {
+        let chunk = &delivery.chunk;
+        let mut table = self.table.borrow_mut();
+        for (connection, subscriber) in table.released(delivery.subscription, chunk.log, chunk.last)
+        {
+            match connection.deliver(subscriber, chunk, self.outbox_size) {
+                Offer::Taken => self.mark_dirty(connection),
+                Offer::Behind => {
+                    connection.fall_behind(subscriber);
+                    self.mark_dirty(connection);
+                }
+                Offer::Known => {}
+            }
+        }
+    }
+
+    /// The subscription was deleted: at this place of each connection's stream, it ends.
+    fn delete(self: &Rc<Self>, subscription: SubscriptionId, except: Option<ConnectionId>) {
+        let notice = encoded(&ServerResponse::Deleted(About {
+            subscription_id: subscription,
+        }));
+        let subscribers = self.table.borrow_mut().take(subscription);
+        for (connection, _) in subscribers {
+            let is_told = except != Some(connection.id());
+            if connection.is_holding() {
+                connection.hold(Held::Deleted(subscription, is_told));
+            } else {
+                self.end_subscriber(&connection, subscription, is_told.then(|| notice.clone()));
+            }
+        }
+        // A `Subscribe` that is still held stands in front of this.
+        for connection in self.holding() {
+            if connection.holds_subscribe(subscription)
+                && connection.subscriber(subscription).is_none()
+            {
+                let is_told = except != Some(connection.id());
+                connection.hold(Held::Deleted(subscription, is_told));
+            }
+        }
+    }
+
+    fn end_subscriber(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        subscription: SubscriptionId,
+        notice: Option<Bytes>,
+    ) {
+        match notice {
+            Some(notice) => {
+                if self.remove(connection, subscription).is_some() {
+                    connection.with_outbox(|outbox| outbox.push_deleted(subscription, notice));
+                    self.mark_dirty(connection);
+                }
+            }
+            None => self.unsubscribe(connection, subscription, false),
+        }
+    }
+}
+
+/// Subscribers.
+impl Worker {
+    fn subscribe(self: &Rc<Self>, connection: &Rc<Connection>, effect: &SubscribeEffect) {
+        let SubscribeEffect {
+            to,
+            subscription,
+            log,
+            first,
+            last,
+            ..
+        } = *effect;
+        let withdrawn = connection.with_outbox(|outbox| outbox.withdraw(subscription));
+        if let Some(notice) = withdrawn.deleted {
+            // It is about an earlier life, so it goes in front of the answer.
+            connection.answer_encoded(&notice);
+        }
+        let kept = connection
+            .subscriber(subscription)
+            .filter(|kept| effect.start == Start::Keep && kept.log == log);
+        let (cursor, recovered) = match (effect.start, kept) {
+            (Start::Keep, Some(kept)) => {
+                let cursor = kept_position(&kept, withdrawn.begun);
+                kept.rewind(cursor);
+                connection.fall_behind(&kept);
+                (cursor, cursor.next() >= first)
+            }
+            (Start::At { cursor, recovered }, _) => {
+                self.replace(connection, effect, cursor);
+                (cursor, recovered)
+            }
+            (Start::Keep | Start::Since(_), _) => {
+                self.replace(connection, effect, last);
+                (last, true)
+            }
+        };
+        self.table.borrow_mut().retract(subscription, log);
+        let response = ServerResponse::Subscribed(Box::new(Subscribed {
+            subscription_id: subscription,
+            kind: effect.kind,
+            epoch: effect.epoch,
+            first_sequence: first,
+            last_sequence: last,
+            recovered,
+            cursor: Some(cursor),
+            prefetch: None,
+        }));
+        self.answer(connection, to, &response);
+        // Also behind a silent success: there may be something to read from the log.
+        self.mark_dirty(connection);
+    }
+
+    /// Finds where `time` is in the log, and subscribes there.
+    fn subscribe_since(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        mut effect: Box<SubscribeEffect>,
+        time: Timestamp,
+    ) {
+        let asked = self.neighbours.since.send(DataLogSince {
+            log: effect.log,
+            time,
+            through: effect.last,
+        });
+        self.start_holding(connection);
+        let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
+        spawn(async move {
+            let found = asked.await;
+            let (cursor, recovered) = match found {
+                Ok(Ok(sequence)) => (sequence.previous(), true),
+                Ok(Err(_)) | Err(_) => {
+                    // The oldest kept is early enough, whatever the time.
+                    log::warn!(
+                        "a subscriber of {} begins at the oldest kept, since its log can't be searched by time",
+                        effect.subscription
+                    );
+                    (effect.first.previous(), false)
+                }
+            };
+            effect.start = Start::At { cursor, recovered };
+            worker.go_on(&connection, |worker| worker.subscribe(&connection, &effect));
+        });
+    }
+
+    fn replace(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        effect: &SubscribeEffect,
+        cursor: Sequence,
+    ) {
+        self.remove(connection, effect.subscription);
+        let subscriber = Subscriber::new(effect.subscription, effect.log, effect.source, cursor);
+        self.add(connection, subscriber, effect.last);
+    }
+
+    fn add(&self, connection: &Rc<Connection>, subscriber: Subscriber, last: Sequence) {
+        if connection.phase() != Phase::Open {
+            return;
+        }
+        let subscriber = Rc::new(subscriber);
+        let mut table = self.table.borrow_mut();
+        table.insert(Rc::clone(connection), &subscriber, last);
+        if table
+            .end(&subscriber)
+            .is_some_and(|end| subscriber.position() < end)
+        {
+            connection.fall_behind(&subscriber);
+        }
+        connection.add_subscriber(subscriber);
+    }
+
+    /// Ends a subscriber; what is queued for it stays.
+    fn remove(
+        &self,
+        connection: &Connection,
+        subscription: SubscriptionId,
+    ) -> Option<Rc<Subscriber>> {
+        let subscriber = connection.remove_subscriber(subscription)?;
+        self.table.borrow_mut().remove(&subscriber);
+        connection.leave_behind(&subscriber);
+        Some(subscriber)
+    }
+
+    /// Ends a subscriber with all that is queued for it; a notice that an earlier one was deleted goes out first, if it `is_told`.
+    fn unsubscribe(&self, connection: &Connection, subscription: SubscriptionId, is_told: bool) {
+        self.remove(connection, subscription);
+        let withdrawn = connection.with_outbox(|outbox| outbox.withdraw(subscription));
+        if let (Some(notice), true) = (withdrawn.deleted, is_told) {
+            connection.answer_encoded(&notice);
+        }
+    }
+}
+
+/// Reads, and what waits for them.
+impl Worker {
+    fn read(self: &Rc<Self>, connection: &Rc<Connection>, to: ReplyTo, read: Read) {
+        let subscription = read.subscription;
+        let asked = self.neighbours.fetch.send(DataLogFetch(read));
+        self.start_holding(connection);
+        let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
+        spawn(async move {
+            let response = asked.await.unwrap_or_else(|_| {
+                ServerError::new(ErrorCode::ShuttingDown, "the server stops")
+                    .for_subscription(subscription)
+                    .into()
+            });
+            let response = match response {
+                ServerResponse::Error(mut error) => {
+                    error.command = error.command.or(to.command);
+                    ServerResponse::Error(error)
+                }
+                response => response,
+            };
+            worker.go_on(&connection, |worker| {
+                worker.answer(&connection, to, &response);
+            });
+        });
+    }
+
+    /// A read has come back: carries out `outcome`, and then what was held, up to the next read.
+    fn go_on(self: &Rc<Self>, connection: &Rc<Connection>, outcome: impl FnOnce(&Rc<Self>)) {
+        self.stop_holding(connection);
+        if connection.phase() == Phase::Ended {
+            return;
+        }
+        outcome(self);
+        while !connection.is_holding()
+            && let Some(held) = connection.next_held()
+        {
+            match held {
+                Held::Effect(effect) => self.carry_out(connection, effect),
+                Held::Deleted(subscription, is_told) => {
+                    let notice = is_told.then(|| {
+                        encoded(&ServerResponse::Deleted(About {
+                            subscription_id: subscription,
+                        }))
+                    });
+                    self.end_subscriber(connection, subscription, notice);
+                }
+                Held::Close(code, text) => {
+                    let reason = CloseReason::orderly(code, text, HELD_CLOSE_TIMEOUT);
+                    self.close(connection, reason);
+                }
+            }
+        }
+    }
+}
+
+/// Where a command's answer goes, and the credit with it.
+fn reply_to(effect: &Effect) -> Option<ReplyTo> {
+    match effect {
+        Effect::Answer(to, _) | Effect::Read(to, _) | Effect::Unsubscribe(to, _) => Some(*to),
+        Effect::Subscribe(effect) => Some(effect.to),
+        Effect::Publications(_)
+        | Effect::Deleted { .. }
+        | Effect::Welcome(_)
+        | Effect::Close(..) => None,
+    }
+}

@@ -1,0 +1,59 @@
+//! What the Hub's timer looks after: heartbeats, stuck clients, connections that close too slowly, reads to be tried again, cursors.
+//!
+//! Owns no timer of a single connection: ten thousand of those would cost more than looking at ten thousand connections now and then.
+
+use std::rc::Rc;
+
+use crate::{
+    actors::{
+        messages::Cursors,
+        worker::{CloseReason, Worker},
+    },
+    connection::{Connection, Paging, Phase, Verdict},
+};
+
+impl Worker {
+    /// Looks at every connection.
+    pub(super) fn watch(self: &Rc<Self>) {
+        let now = self.now();
+        for connection in self.connections() {
+            match connection.phase() {
+                Phase::Open => self.look(&connection, now),
+                Phase::Opening | Phase::Closing | Phase::Ended => {}
+            }
+        }
+        self.end_overdue(now);
+        self.unpark();
+    }
+
+    fn look(self: &Rc<Self>, connection: &Rc<Connection>, now: u64) {
+        match connection.look(now, &self.heartbeat) {
+            Verdict::Well => {}
+            Verdict::Ping => {
+                connection.with_outbox(|outbox| outbox.ping());
+                self.mark_dirty(connection);
+            }
+            Verdict::Silent => self.close(connection, CloseReason::SILENT),
+            Verdict::Stuck => self.close(connection, CloseReason::STUCK),
+        }
+        if connection.paging() == Paging::Paused {
+            connection.set_paging(Paging::Idle);
+            self.mark_dirty(connection);
+        }
+    }
+
+    /// Tells PubSubService how far durable sessions were served, where that changed.
+    pub(super) fn tell_cursors(&self) {
+        let changed: Vec<_> = self
+            .connections()
+            .iter()
+            .filter(|connection| connection.is_durable() && connection.phase() == Phase::Open)
+            .map(|connection| (connection.id(), connection.changed_cursors()))
+            .filter(|(_, cursors)| !cursors.is_empty())
+            .collect();
+        if !changed.is_empty() {
+            // Without waiting: one a second.
+            self.neighbours.cursors.do_send(Cursors(changed));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The actor of one connection: from messages to commands.
+//!
+//! Owns what it takes to read one client: its frames, and how many malformed messages came in a row. Does not write: everything that goes out
+//! lies in the connection's outbox. It is an actix-web-actors `WebsocketContext` actor whose messages come from our own reader, since
+//! the context's own would copy each frame and stop the actor while its client does not read.
+//!
+//! ```text
+//!   socket ──> Reader ──ws::Message──> WebSocketSession ──Incoming──> ConnectionTask ──one Forward a turn──> PubSubService
+//! ```
+//!
+//! Invariants: a message is taken only while there is credit; what one turn of the task brought is forwarded before the turn ends.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix::{Actor, StreamHandler};
+use actix_http::ws::{CloseReason, Message, ProtocolError};
+use actix_web_actors::ws::WebsocketContext;
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+
+use super::{messages::Incoming, worker::Worker};
+use crate::{
+    connection::{Connection, FrameReader, Phase, Received},
+    domain::Identity,
+    protocol::{
+        ErrorCode, ServerError,
+        codec::{Rejection, decode_request},
+    },
+};
+
+/// So many malformed messages in a row end a connection (protocol, section 1).
+const MAX_MALFORMED: u32 = 16;
+
+/// How many times a task polls its session before others have their turn. A context takes 16 messages a time.
+const MAX_ROUNDS: usize = 32;
+
+/// The actor.
+pub(crate) struct WebSocketSession {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    malformed: u32,
+}
+
+impl Actor for WebSocketSession {
+    type Context = WebsocketContext<Self>;
+}
+
+impl WebSocketSession {
+    fn take(&mut self, message: &Bytes) {
+        let credit = message.len() as u32;
+        match decode_request(message) {
+            Ok(request) => {
+                self.malformed = 0;
+                let request = Incoming::Request { request, credit };
+                self.worker.collect(&self.connection, request, credit);
+            }
+            Err(rejection) => self.reject(rejection, credit),
+        }
+    }
+
+    fn reject(&mut self, rejection: Rejection, credit: u32) {
+        match rejection.error.code {
+            ErrorCode::Malformed | ErrorCode::UnsupportedFormat => self.malformed += 1,
+            _ => self.malformed = 0,
+        }
+        let close = self.malformed >= MAX_MALFORMED;
+        if close {
+            self.connection.take_no_more();
+        }
+        let rejected = Incoming::Rejected {
+            rejection,
+            credit,
+            close,
+        };
+        self.worker.collect(&self.connection, rejected, credit);
+    }
+}
+
+impl StreamHandler<Result<Message, ProtocolError>> for WebSocketSession {
+    fn handle(&mut self, message: Result<Message, ProtocolError>, _: &mut Self::Context) {
+        match message {
+            Ok(Message::Binary(message)) => self.take(&message),
+            Ok(Message::Text(_)) => {
+                let error = ServerError::new(
+                    ErrorCode::UnsupportedFormat,
+                    "a command is a binary message of one CBOR item",
+                );
+                let rejection = Rejection {
+                    request_id: None,
+                    error,
+                };
+                self.reject(rejection, 0);
+            }
+            Ok(Message::Ping(payload)) => {
+                self.connection.with_outbox(|outbox| outbox.pong(payload));
+                self.worker.mark_dirty(&self.connection);
+            }
+            Ok(Message::Close(reason)) => {
+                let code = reason.map(|reason| reason.code.into());
+                self.worker.peer_closed(&self.connection, code);
+            }
+            Ok(Message::Pong(_) | Message::Continuation(_) | Message::Nop) => {}
+            Err(_) => self.worker.end(&self.connection),
+        }
+    }
+}
+
+/// The messages of one connection, as its session's context takes them.
+struct Reader {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    frames: FrameReader,
+    /// What was read and not yet taken.
+    input: BytesMut,
+}
+
+impl Reader {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, ProtocolError>> {
+        loop {
+            match self.connection.phase() {
+                Phase::Opening | Phase::Ended => return Poll::Pending,
+                Phase::Closing if self.connection.peer_closed() => return Poll::Pending,
+                Phase::Closing => self.discard(),
+                Phase::Open => {
+                    if !self.worker.may_take(&self.connection) {
+                        self.shrink();
+                        return Poll::Pending;
+                    }
+                    match self.frames.next(&mut self.input) {
+                        Ok(Some(received)) => return Poll::Ready(Ok(message(received))),
+                        Ok(None) => {}
+                        Err(error) => {
+                            log::debug!("a client's framing is wrong: {error}");
+                            self.worker.fail(&self.connection, error);
+                        }
+                    }
+                }
+            }
+            match self.worker.poll_read(&self.connection, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(read)) if !read.is_empty() => self.input = read,
+                Poll::Ready(Ok(_)) => {
+                    self.worker.end(&self.connection);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Drops what comes behind our Close frame, up to the peer's.
+    fn discard(&mut self) {
+        loop {
+            match self.frames.next(&mut self.input) {
+                Ok(Some(Received::Close(code))) => {
+                    return self.worker.peer_closed(&self.connection, code);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return self.input.clear(),
+            }
+        }
+    }
+
+    /// What has to wait for credit keeps no larger buffer than it needs.
+    fn shrink(&mut self) {
+        if !self.input.is_empty() {
+            self.input = BytesMut::from(&self.input[..]);
+        }
+    }
+}
+
+impl Stream for Reader {
+    type Item = Result<Message, ProtocolError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let polled = this.poll_message(cx).map(Some);
+        this.connection.set_has_input(polled.is_ready());
+        polled
+    }
+}
+
+fn message(received: Received) -> Message {
+    match received {
+        Received::Binary(message) => Message::Binary(message),
+        Received::Text => Message::Text("".into()),
+        Received::Ping(payload) => Message::Ping(payload),
+        Received::Pong => Message::Pong(Bytes::new()),
+        Received::Close(code) => Message::Close(code.map(|code| CloseReason {
+            code: code.into(),
+            description: None,
+        })),
+    }
+}
+
+type SessionStream = Pin<Box<dyn Stream<Item = Result<Bytes, actix_web::Error>>>>;
+
+/// Drives one connection: its session's context, and what the socket could not take at once.
+pub(crate) struct ConnectionTask {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    session: SessionStream,
+    /// For whom the connection speaks, until that is announced.
+    identity: Option<Identity>,
+}
+
+impl ConnectionTask {
+    /// A task for `connection`, of which `input` has been read with its handshake.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        connection: Rc<Connection>,
+        identity: Identity,
+        input: BytesMut,
+    ) -> Self {
+        let reader = Reader {
+            frames: FrameReader::new(worker.max_message_size),
+            worker: Rc::clone(&worker),
+            connection: Rc::clone(&connection),
+            input,
+        };
+        let session = WebSocketSession {
+            worker: Rc::clone(&worker),
+            connection: Rc::clone(&connection),
+            malformed: 0,
+        };
+        let nothing = futures_util::stream::pending();
+        let session = WebsocketContext::with_factory(nothing, |ctx| {
+            WebSocketSession::add_stream(reader, ctx);
+            session
+        });
+        Self {
+            worker,
+            connection,
+            session: Box::pin(session),
+            identity: Some(identity),
+        }
+    }
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.connection.phase() == Phase::Ended {
+            return Poll::Ready(());
+        }
+        this.connection.set_waker(cx.waker());
+        if let Some(identity) = this.identity.take() {
+            this.worker.flush(&this.connection);
+            this.worker.announce(&this.connection, identity);
+        } else if this.connection.is_blocked() {
+            this.worker.flush(&this.connection);
+        }
+        for _ in 0..MAX_ROUNDS {
+            // What the context itself would write is never used.
+            let _ = this.session.as_mut().poll_next(cx);
+            if !this.connection.has_input() {
+                break;
+            }
+        }
+        this.worker.forward(&this.connection);
+        match this.connection.phase() {
+            Phase::Ended => Poll::Ready(()),
+            Phase::Opening | Phase::Open | Phase::Closing => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for ConnectionTask {
+    fn drop(&mut self) {
+        self.worker.end(&self.connection);
+    }
+}

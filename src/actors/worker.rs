@@ -1,0 +1,557 @@
+//! What one HTTP worker's sessions and its Hub share: its connections, and who of them subscribes what.
+//!
+//! Owns the worker's connections from upgrade to end, the buffer that all of them read with, and the list of those to be flushed. Does not
+//! own what effects mean ([`hub`](super::hub)). Made in the worker's service factory, handed by constructor to the Hub and to every
+//! session; it never leaves the worker's thread, so nothing here is locked.
+//!
+//! Invariants: what writes to a socket or ends a connection is called with no field borrowed; a connection is in `connections` until it
+//! ended, and is announced to PubSubService once and reported as gone once.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, Context as ActorContext, Handler, Recipient};
+use bytes::BytesMut;
+use tokio::{sync::Notify, task::coop::unconstrained};
+
+use super::{
+    hub::table::Table,
+    log_reader::{DataLogFetch, DataLogPage, DataLogSince, LogFetcher},
+    messages::{Connect, Cursors, Disconnected, Forward, Incoming, MayConnect, MemoryPage},
+};
+use crate::{
+    config::Config,
+    connection::{
+        Connection, Credit, Credited, FrameError, Gate, HeartbeatLimits, Held, Permit, Phase,
+        Socket, Written, budget_cost, tune,
+    },
+    domain::{ConnectionId, Effect, Handed, Identity},
+};
+
+/// What one read of a socket may bring. One such buffer serves all connections of a worker.
+const READ_SIZE: usize = 64 << 10;
+
+/// With less room left than this, the read buffer is made anew.
+const MIN_READ: usize = 16 << 10;
+
+/// The least credit of a connection, in bytes of commands under way. A message over it still passes.
+const MIN_CREDIT: u64 = 1 << 20;
+
+/// How long a closing connection may take to write what is in front of its Close frame.
+const CLOSE_TIMEOUT: u64 = 10_000;
+
+/// How long input is discarded behind our Close frame (protocol, section 1). Milliseconds.
+const DISCARD_TIMEOUT: u64 = 2_000;
+
+/// A reason that the worker itself closes a connection for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CloseReason {
+    pub(super) code: u16,
+    pub(super) text: &'static str,
+    /// Whether publications that are queued go out first.
+    pub(super) keeps_publications: bool,
+    /// Milliseconds until the connection is dropped, if its Close frame can't be written.
+    pub(super) timeout: u64,
+}
+
+impl CloseReason {
+    pub(super) const SILENT: Self = Self::abrupt(4008, "nothing heard");
+    pub(super) const STUCK: Self = Self::abrupt(4009, "nothing taken");
+    pub(super) const TAKEN_OVER: Self = Self::at_once(4502, "taken over");
+
+    /// The connection is closed behind what it was answered.
+    pub(super) const fn at_once(code: u16, text: &'static str) -> Self {
+        Self {
+            code,
+            text,
+            keeps_publications: false,
+            timeout: CLOSE_TIMEOUT,
+        }
+    }
+
+    /// The client is not expected to take anything any more.
+    const fn abrupt(code: u16, text: &'static str) -> Self {
+        Self {
+            timeout: DISCARD_TIMEOUT,
+            ..Self::at_once(code, text)
+        }
+    }
+
+    /// The connection is closed behind everything that waits for it.
+    pub(super) const fn orderly(code: u16, text: &'static str, timeout: u64) -> Self {
+        Self {
+            code,
+            text,
+            keeps_publications: true,
+            timeout,
+        }
+    }
+}
+
+/// The actors that a worker sends to.
+#[derive(Clone)]
+pub(crate) struct Neighbours {
+    pub(super) may_connect: Recipient<MayConnect>,
+    pub(super) connect: Recipient<Connect>,
+    pub(super) forward: Recipient<Forward>,
+    pub(super) disconnected: Recipient<Disconnected>,
+    pub(super) cursors: Recipient<Cursors>,
+    pub(super) memory_page: Recipient<MemoryPage>,
+    pub(super) fetch: Recipient<DataLogFetch>,
+    pub(super) page: Recipient<DataLogPage>,
+    pub(super) since: Recipient<DataLogSince>,
+}
+
+impl Neighbours {
+    /// Commands go to `pubsub`, reads of the data log to `fetchers`.
+    pub(crate) fn new<P>(pubsub: &Addr<P>, fetchers: &Addr<LogFetcher>) -> Self
+    where
+        P: Actor<Context = ActorContext<P>>
+            + Handler<MayConnect>
+            + Handler<Connect>
+            + Handler<Forward>
+            + Handler<Disconnected>
+            + Handler<Cursors>
+            + Handler<MemoryPage>,
+    {
+        Self {
+            may_connect: pubsub.clone().recipient(),
+            connect: pubsub.clone().recipient(),
+            forward: pubsub.clone().recipient(),
+            disconnected: pubsub.clone().recipient(),
+            cursors: pubsub.clone().recipient(),
+            memory_page: pubsub.clone().recipient(),
+            fetch: fetchers.clone().recipient(),
+            page: fetchers.clone().recipient(),
+            since: fetchers.clone().recipient(),
+        }
+    }
+}
+
+type Connections = HashMap<ConnectionId, Rc<Connection>, foldhash::fast::RandomState>;
+
+/// What one HTTP worker's sessions and its Hub share.
+pub(crate) struct Worker {
+    number: usize,
+    pub(super) max_message_size: usize,
+    pub(super) outbox_size: usize,
+    pub(super) heartbeat: HeartbeatLimits,
+    pub(super) neighbours: Neighbours,
+    pub(super) gate: Arc<Gate>,
+    started: Instant,
+    next_connection: Cell<u64>,
+    connections: RefCell<Connections>,
+    pub(super) table: RefCell<Table<Rc<Connection>>>,
+    read_buffer: RefCell<BytesMut>,
+    /// What the connection whose task has its turn brought.
+    incoming: RefCell<Vec<Incoming>>,
+    /// Those to be flushed when the Hub's mailbox is empty.
+    dirty: RefCell<Vec<Rc<Connection>>>,
+    /// Bytes of publications released since the last flush: at most so much was added to any outbox.
+    pub(super) unflushed: Cell<usize>,
+    flusher: RefCell<Option<Waker>>,
+    /// Those for which a read is under way.
+    holding: RefCell<Connections>,
+    /// Those that wait for the budget that all connections share.
+    parked: RefCell<Vec<Rc<Connection>>>,
+    is_reading: Cell<bool>,
+    /// Cursors of durable connections that ended since `CloseAll`.
+    last_cursors: RefCell<Option<Vec<(ConnectionId, Vec<Handed>)>>>,
+    pub(super) emptied: Notify,
+}
+
+impl Worker {
+    /// Worker `number` of the server.
+    pub(crate) fn new(
+        number: usize,
+        config: &Config,
+        neighbours: Neighbours,
+        gate: Arc<Gate>,
+    ) -> Self {
+        Self {
+            number,
+            max_message_size: config.max_message_size,
+            outbox_size: config.outbox_size,
+            heartbeat: HeartbeatLimits::new(
+                config.heartbeat_interval,
+                config.heartbeat_timeout,
+                config.write_timeout,
+            ),
+            neighbours,
+            gate,
+            started: Instant::now(),
+            next_connection: Cell::new(0),
+            connections: RefCell::default(),
+            table: RefCell::default(),
+            read_buffer: RefCell::default(),
+            incoming: RefCell::default(),
+            dirty: RefCell::default(),
+            unflushed: Cell::new(0),
+            flusher: RefCell::default(),
+            holding: RefCell::default(),
+            parked: RefCell::default(),
+            is_reading: Cell::new(true),
+            last_cursors: RefCell::default(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// Milliseconds since the worker began.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A connection that is alive.
+    pub(super) fn connection(&self, id: ConnectionId) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(&id).cloned()
+    }
+
+    /// All connections that are alive.
+    pub(super) fn connections(&self) -> Vec<Rc<Connection>> {
+        self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Whether no connection is alive.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.borrow().is_empty()
+    }
+}
+
+/// The beginning.
+impl Worker {
+    /// Whether a connection of `identity` may be opened.
+    pub(crate) async fn may_connect(&self, identity: Identity) -> bool {
+        let asked = self.neighbours.may_connect.send(MayConnect(identity));
+        asked.await.unwrap_or(false)
+    }
+
+    /// Takes a socket over whose handshake is answered by `head`; `None` if it is broken.
+    pub(crate) fn take(
+        &self,
+        socket: Socket,
+        head: &[u8],
+        permit: Rc<Permit>,
+    ) -> Option<Rc<Connection>> {
+        tune(&socket).ok()?;
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        let id = ConnectionId::new(self.number, number);
+        let credit = Credit::new(MIN_CREDIT.max(self.max_message_size as u64));
+        let connection = Connection::new(id, socket, head, permit, credit, self.now());
+        let connection = Rc::new(connection);
+        self.connections
+            .borrow_mut()
+            .insert(id, Rc::clone(&connection));
+        Some(connection)
+    }
+
+    /// Announces a connection whose handshake was answered.
+    pub(super) fn announce(&self, connection: &Connection, identity: Identity) {
+        // Without waiting: one message for each connection, of which there is a limited number.
+        self.neighbours.connect.do_send(Connect {
+            connection: connection.id(),
+            identity,
+        });
+    }
+}
+
+/// Reading.
+impl Worker {
+    /// Whether a session may take another message that has come.
+    pub(super) fn may_take(&self, connection: &Connection) -> bool {
+        let may = self.is_reading.get() && connection.may_take();
+        connection.hold_back(!may);
+        may
+    }
+
+    /// Reads what has come for `connection`; an empty result is the end. Commands are not read over the budget that all share.
+    pub(super) fn poll_read(
+        &self,
+        connection: &Rc<Connection>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<BytesMut>> {
+        if connection.phase() == Phase::Open && !self.gate.has_budget() {
+            connection.hold_back(true);
+            if !connection.park(true) {
+                self.parked.borrow_mut().push(Rc::clone(connection));
+            }
+            return Poll::Pending;
+        }
+        let mut buffer = self.read_buffer.borrow_mut();
+        if buffer.capacity() < MIN_READ {
+            buffer.reserve(READ_SIZE);
+        }
+        ready!(connection.poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.split()))
+    }
+
+    /// Wakes the sessions that wait for the shared budget, if there is some.
+    pub(super) fn unpark(&self) {
+        if !self.parked.borrow().is_empty() && self.gate.has_budget() {
+            for connection in self.parked.take() {
+                connection.park(false);
+                connection.wake();
+            }
+        }
+    }
+
+    /// A message of `bytes` bytes was taken.
+    pub(super) fn collect(&self, connection: &Connection, incoming: Incoming, bytes: u32) {
+        connection.credit().take(bytes);
+        self.incoming.borrow_mut().push(incoming);
+    }
+
+    /// Forwards what the connection brought in this turn of its task.
+    pub(super) fn forward(&self, connection: &Connection) {
+        if self.incoming.borrow().is_empty() {
+            return;
+        }
+        let incoming = self.incoming.take();
+        let cost = incoming.iter().map(|one| match one {
+            Incoming::Request { credit, .. } | Incoming::Rejected { credit, .. } => {
+                budget_cost(*credit)
+            }
+        });
+        self.gate.spend(cost.sum());
+        // Without waiting: every command holds credit, which bounds the mailbox.
+        self.neighbours.forward.do_send(Forward {
+            connection: connection.id(),
+            incoming,
+        });
+    }
+
+    /// No session reads commands any more.
+    pub(super) fn stop_reading(&self) {
+        self.is_reading.set(false);
+    }
+}
+
+/// Writing.
+impl Worker {
+    /// Something was queued: `connection` is flushed when the Hub's mailbox is empty.
+    #[inline]
+    pub(super) fn mark_dirty(&self, connection: &Rc<Connection>) {
+        if connection.mark_dirty() {
+            let mut dirty = self.dirty.borrow_mut();
+            dirty.push(Rc::clone(connection));
+            if dirty.len() == 1
+                && let Some(flusher) = &*self.flusher.borrow()
+            {
+                flusher.wake_by_ref();
+            }
+        }
+    }
+
+    /// The Hub's turn to flush: everything that is dirty, and again when woken.
+    pub(super) fn poll_flush(self: &Rc<Self>, cx: &Context<'_>) {
+        self.flusher.replace(Some(cx.waker().clone()));
+        self.flush_dirty();
+    }
+
+    /// Flushes everything that is dirty.
+    pub(super) fn flush_dirty(self: &Rc<Self>) {
+        self.unflushed.set(0);
+        if self.dirty.borrow().is_empty() {
+            return;
+        }
+        let mut dirty = self.dirty.take();
+        // tokio would let one task write to 128 sockets and then say that none is ready; here one task writes for all.
+        let flush = pin!(unconstrained(poll_fn(|_| {
+            for connection in dirty.drain(..) {
+                self.flush(&connection);
+            }
+            Poll::Ready(())
+        })));
+        let Poll::Ready(()) = flush.poll(&mut Context::from_waker(Waker::noop())) else {
+            return;
+        };
+        // The vector is used again, unless something was marked meanwhile.
+        let mut current = self.dirty.borrow_mut();
+        if current.is_empty() {
+            *current = dirty;
+        }
+    }
+
+    /// Writes what waits for `connection`, and looks what follows from that.
+    pub(super) fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {
+        if connection.phase() == Phase::Ended {
+            return;
+        }
+        let (written, credited) = connection.write();
+        self.give_back(connection, credited);
+        match written {
+            Ok(Written::All | Written::Some) => {}
+            Err(_) => return self.end(connection),
+        }
+        if connection.with_outbox(|outbox| outbox.is_finished()) {
+            if connection.peer_closed() {
+                return self.end(connection);
+            }
+            connection.hurry(self.now() + DISCARD_TIMEOUT);
+        }
+        self.serve_behind(connection);
+    }
+
+    /// Gives a connection credit back, and wakes its session if it waits for that.
+    pub(super) fn give_back(&self, connection: &Connection, credited: Credited) {
+        if credited != Credited::default() && connection.credit().give_back(credited) {
+            connection.wake();
+        }
+    }
+}
+
+/// Holding.
+impl Worker {
+    /// A read of `connection` is under way: what comes behind it waits.
+    pub(super) fn start_holding(&self, connection: &Rc<Connection>) {
+        connection.set_holding(true);
+        let mut holding = self.holding.borrow_mut();
+        holding.insert(connection.id(), Rc::clone(connection));
+    }
+
+    /// It is not any more.
+    pub(super) fn stop_holding(&self, connection: &Connection) {
+        connection.set_holding(false);
+        self.holding.borrow_mut().remove(&connection.id());
+    }
+
+    /// The connections for which a read is under way.
+    pub(super) fn holding(&self) -> Vec<Rc<Connection>> {
+        self.holding.borrow().values().cloned().collect()
+    }
+}
+
+/// The end.
+impl Worker {
+    /// Queues a Close frame; from then on nothing is taken from the client.
+    pub(super) fn close(self: &Rc<Self>, connection: &Rc<Connection>, reason: CloseReason) {
+        let CloseReason {
+            code,
+            text,
+            keeps_publications,
+            timeout,
+        } = reason;
+        let close_by = self.now().saturating_add(timeout);
+        self.begin_close(connection, Some(code), text, keeps_publications, close_by);
+    }
+
+    /// The framing of a client is wrong: its connection fails.
+    pub(super) fn fail(self: &Rc<Self>, connection: &Rc<Connection>, error: FrameError) {
+        let close_by = self.now() + CLOSE_TIMEOUT;
+        let reason = error.to_string();
+        self.begin_close(
+            connection,
+            Some(error.close_code()),
+            &reason,
+            false,
+            close_by,
+        );
+    }
+
+    /// The peer's Close frame came: it is echoed, if it is no echo itself.
+    pub(super) fn peer_closed(self: &Rc<Self>, connection: &Rc<Connection>, code: Option<u16>) {
+        connection.set_peer_closed();
+        let close_by = self.now() + CLOSE_TIMEOUT;
+        self.begin_close(connection, code, "", false, close_by);
+        if connection.with_outbox(|outbox| outbox.is_finished()) {
+            self.end(connection);
+        }
+    }
+
+    fn begin_close(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        code: Option<u16>,
+        reason: &str,
+        keep: bool,
+        close_by: u64,
+    ) {
+        match connection.phase() {
+            Phase::Opening | Phase::Open => {}
+            Phase::Closing | Phase::Ended => return,
+        }
+        connection.close(code, reason, keep, close_by);
+        for subscriber in connection.subscribers() {
+            self.table.borrow_mut().remove(&subscriber);
+        }
+        self.mark_dirty(connection);
+        connection.wake();
+    }
+
+    /// The connection is over: gives up everything that it holds, and reports it as gone.
+    pub(super) fn end(&self, connection: &Rc<Connection>) {
+        if connection.phase() == Phase::Ended {
+            return;
+        }
+        let id = connection.id();
+        for subscriber in connection.subscribers() {
+            self.table.borrow_mut().remove(&subscriber);
+        }
+        self.stop_holding(connection);
+        let (cursors, held) = connection.end();
+        for held in held {
+            self.drop_held(&held);
+        }
+        self.gate.refund(connection.credit().release_all());
+        self.connections.borrow_mut().remove(&id);
+        let handed = if connection.is_durable() {
+            cursors
+        } else {
+            Vec::new()
+        };
+        if !handed.is_empty()
+            && let Some(last_cursors) = &mut *self.last_cursors.borrow_mut()
+        {
+            last_cursors.push((id, handed.clone()));
+        }
+        // Without waiting: one message for each connection.
+        self.neighbours.disconnected.do_send(Disconnected {
+            connection: id,
+            handed,
+        });
+        if self.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// What was held for a connection will not be carried out.
+    pub(super) fn drop_held(&self, held: &Held) {
+        if let Held::Effect(Effect::Subscribe(effect)) = held {
+            let mut table = self.table.borrow_mut();
+            table.retract(effect.subscription, effect.log);
+        }
+    }
+
+    /// From now on, cursors of durable connections that end are kept for [`take_cursors`](Self::take_cursors).
+    pub(super) fn keep_cursors(&self) {
+        self.last_cursors.borrow_mut().get_or_insert_default();
+    }
+
+    /// The cursors that were kept.
+    pub(super) fn take_cursors(&self) -> Vec<(ConnectionId, Vec<Handed>)> {
+        self.last_cursors.take().unwrap_or_default()
+    }
+
+    /// Drops the closing connections whose time is up.
+    pub(super) fn end_overdue(&self, now: u64) {
+        for connection in self.connections() {
+            if connection.phase() == Phase::Closing && now >= connection.close_by() {
+                self.end(&connection);
+            }
+        }
+    }
+}
+
+/// Milliseconds of a time-out.
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
