@@ -1,0 +1,98 @@
+//! HTTP: the way in.
+//!
+//! Owns the handshake and the few routes beside it. Does not own the connection that follows: once the handshake is judged, the socket is
+//! handed to the worker, and what HTTP needed for it is dropped.
+
+mod handshake;
+mod origin;
+mod routes;
+mod upgrade;
+
+use std::{
+    convert::Infallible,
+    future::ready,
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use actix::{Actor, Addr};
+use actix_http::HttpService;
+use actix_server::Server;
+use actix_service::{fn_service, map_config};
+use actix_web::dev::AppConfig;
+use tokio::net::TcpListener;
+
+use crate::{
+    actors::{
+        data_logger::DataLogger,
+        hub::Hub,
+        hubs::RegisterHub,
+        log_reader::LogFetcher,
+        pubsub_service::PubSubService,
+        worker::{Neighbours, Worker},
+    },
+    config::Config,
+    connection::{Gate, Socket},
+};
+
+/// How long the parting of a plain HTTP connection may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Plain HTTP connections and handshakes that a worker has at once; others wait to be accepted. A connection that was handed to the worker
+/// counts no longer: those are limited by the configuration.
+const MAX_HANDSHAKES: usize = 4096;
+
+/// Serves the connections of `listener`: workers, each with its Hub, which is registered with `pubsub` and `logger` before the worker
+/// accepts anything. Nothing happens until the returned server is polled.
+///
+/// # Errors
+/// If the listener can't be used.
+pub(crate) fn serve(
+    listener: TcpListener,
+    config: &Arc<Config>,
+    pubsub: &Addr<PubSubService>,
+    logger: &Addr<DataLogger>,
+    fetchers: &Addr<LogFetcher>,
+) -> io::Result<Server> {
+    let config = Arc::clone(config);
+    let gate = Arc::new(Gate::new(config.max_connections));
+    let neighbours = Neighbours::new(pubsub, fetchers);
+    let (pubsub, logger) = (pubsub.clone(), logger.clone());
+    let next_worker = Arc::new(AtomicUsize::new(0));
+    let server = Server::build()
+        .workers(config.workers)
+        .max_concurrent_connections(MAX_HANDSHAKES)
+        .disable_signals();
+    let server = server.listen("infotainer", listener.into_std()?, move || {
+        let number = next_worker.fetch_add(1, Relaxed);
+        let worker = Worker::new(number, &config, neighbours.clone(), Arc::clone(&gate));
+        let worker = Rc::new(worker);
+        let hub = Hub::new(Rc::clone(&worker)).start();
+        let registration = RegisterHub {
+            worker: number,
+            hub,
+        };
+        // Without waiting: one for each worker.
+        logger.do_send(registration.clone());
+        pubsub.do_send(registration);
+        let (gate, config) = (Arc::clone(&gate), Arc::clone(&config));
+        HttpService::build()
+            .client_request_timeout(config.handshake_timeout)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .on_connect_ext(move |_: &Socket, extensions| {
+                extensions.insert(gate.enter());
+            })
+            .upgrade(fn_service(move |(request, framed)| {
+                upgrade::upgrade(&worker, &config, &request, framed);
+                ready(Ok::<_, Infallible>(()))
+            }))
+            .finish(map_config(routes::app(), |()| AppConfig::default()))
+            .tcp()
+    })?;
+    Ok(server.run())
+}

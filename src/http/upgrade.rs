@@ -1,0 +1,105 @@
+//! Taking a connection over from actix-http.
+//!
+//! Owns the step from a request to a connection of the worker, on a task of its own: the dispatcher, whose buffers are larger than a whole idle
+//! connection, is gone before anything is awaited.
+
+use std::{future::poll_fn, io, pin::Pin, rc::Rc, time::Duration};
+
+use actix_codec::{AsyncWrite, Framed};
+use actix_http::{Request, h1};
+use actix_web::rt::{spawn, time::timeout};
+use bytes::BytesMut;
+
+use super::handshake::{self, Accepted, Refusal};
+use crate::{
+    actors::{session::ConnectionTask, worker::Worker},
+    config::Config,
+    connection::{Permit, Socket},
+    domain::Identity,
+};
+
+/// Judges an upgrade request, answers it, and lets the connection live on a task of its own.
+pub(super) fn upgrade(
+    worker: &Rc<Worker>,
+    config: &Config,
+    request: &Request,
+    framed: Framed<Socket, h1::Codec>,
+) {
+    let judged = handshake::judge(request, &config.allowed_origins);
+    let permit = request.conn_data::<Rc<Permit>>().cloned();
+    let parts = framed.into_parts();
+    let socket = parts.io;
+    // A copy, because the buffer is the handshake's, and would live as long as its last byte is not taken.
+    let input = BytesMut::from(&parts.read_buf[..]);
+    let limit = config.handshake_timeout;
+    match (judged, permit.filter(|permit| permit.is_granted())) {
+        (Ok(accepted), Some(permit)) => {
+            open(Rc::clone(worker), accepted, socket, input, permit, limit);
+        }
+        (Ok(_), None) => refuse(socket, Refusal::Full, limit),
+        (Err(refusal), _) => refuse(socket, refusal, limit),
+    }
+}
+
+fn open(
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    socket: Socket,
+    input: BytesMut,
+    permit: Rc<Permit>,
+    limit: Duration,
+) {
+    let Accepted { identity, head } = accepted;
+    match identity {
+        Identity::Transient => start(&worker, identity, &head, socket, input, permit),
+        Identity::Durable(_) => {
+            spawn(async move {
+                if worker.may_connect(identity).await && permit.is_granted() {
+                    start(&worker, identity, &head, socket, input, permit);
+                } else {
+                    refuse(socket, Refusal::Full, limit);
+                }
+            });
+        }
+    }
+}
+
+fn start(
+    worker: &Rc<Worker>,
+    identity: Identity,
+    head: &[u8],
+    socket: Socket,
+    input: BytesMut,
+    permit: Rc<Permit>,
+) {
+    if let Some(connection) = worker.take(socket, head, permit) {
+        spawn(ConnectionTask::new(
+            Rc::clone(worker),
+            connection,
+            identity,
+            input,
+        ));
+    }
+}
+
+/// Answers a handshake that is refused. A client that does not take the answer in time does not get it.
+fn refuse(socket: Socket, refusal: Refusal, limit: Duration) {
+    log::debug!("a handshake is refused: {refusal:?}");
+    spawn(async move {
+        let sent = timeout(limit, send(socket, &refusal.answer())).await;
+        if let Ok(Err(error)) = sent {
+            log::debug!("a refusal could not be sent: {error}");
+        }
+    });
+}
+
+async fn send(mut socket: Socket, mut answer: &[u8]) -> io::Result<()> {
+    while !answer.is_empty() {
+        let written = poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, answer)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        answer = &answer[written..];
+    }
+    poll_fn(|cx| Pin::new(&mut socket).poll_shutdown(cx)).await
+}
