@@ -107,8 +107,9 @@ fn variable_of(setting: &Arg) -> Option<String> {
     setting.get_env().and_then(OsStr::to_str).map(String::from)
 }
 
-fn settings(commands: &Command) -> impl Iterator<Item = &Arg> {
-    commands.get_subcommands().flat_map(Command::get_arguments)
+fn settings(commands: &Command) -> Box<dyn Iterator<Item = &Arg> + '_> {
+    let of_subcommands = commands.get_subcommands().flat_map(settings);
+    Box::new(commands.get_arguments().chain(of_subcommands))
 }
 
 /// The known name that is so near that it was probably meant.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 called or configured wrongly. What went wrong is one sentence on stderr. Each command has
 //! its own file; nothing outside of this folder reads arguments or the environment.
 
+mod bench;
 mod environment;
 mod logging;
 mod serve;
@@ -26,6 +27,7 @@ struct Cli {
 enum Command {
     /// Runs the server until SIGTERM or SIGINT.
     Serve(Box<serve::ServeArgs>),
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Why a command did not do what it was asked for.
@@ -43,6 +45,7 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     let outcome = match parse(&args) {
         Ok(cli) => match cli.command {
             Command::Serve(serve) => serve::run(*serve, &args),
+            Command::Bench(bench) => bench::run(*bench),
         },
         Err(error) => match environment::sentence_for(&error, &Cli::command(), &args) {
             Some(sentence) => Err(Failure::Usage(sentence)),

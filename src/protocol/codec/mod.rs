@@ -41,6 +41,27 @@ pub fn decode_state<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> 
     serde_cbor::from_slice(bytes).map_err(|error| StateError(error.to_string()))
 }
 
+/// The CBOR of a value, such as a client's command.
+///
+/// # Panics
+/// If `T` refuses to be serialized.
+pub fn encode_value<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_cbor::to_vec(value).expect("invariant: a vector takes every byte of a plain value")
+}
+
+/// The value that `bytes` encode, such as the fields of a response.
+///
+/// # Errors
+/// If `bytes` is not the encoding of a `T`.
+pub fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
+    serde_cbor::from_slice(bytes).map_err(|error| ValueError(error.to_string()))
+}
+
+/// CBOR that is not what was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("the value can't be decoded: {0}")]
+pub struct ValueError(String);
+
 /// A state record that can't be read.
 #[derive(Debug, thiserror::Error)]
 #[error("a state record can't be decoded: {0}")]
