@@ -7,3 +7,7 @@ pub mod datalog;
 pub mod domain;
 mod http;
 pub mod protocol;
+mod server;
+
+pub use config::Config;
+pub use server::{RunningServer, Server, StartError, StopError};

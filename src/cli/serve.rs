@@ -12,7 +12,9 @@ use std::{
 
 use clap::{Args, CommandFactory};
 use infotainer::{
+    Server,
     config::{AllowedOrigins, Config, ConfigError},
+    datalog::panic_is_contained,
     protocol::{Durability, Retention},
 };
 
@@ -24,6 +26,9 @@ use super::{
 
 /// Files besides connections: segments, journals, the catalogue, what the threads need.
 const FILES_BESIDES_CONNECTIONS: u64 = 256;
+
+/// The exit code of a process that ends by a panic, as the standard library's own.
+const FAILED_BY_A_DEFECT: i32 = 101;
 
 const HOW_VALUES_ARE_WRITTEN: &str = "\
 A flag goes before its variable. A variable that is set but empty is a bad value.
@@ -240,17 +245,35 @@ fn raise_file_limit(max_connections: usize) -> Result<(), Failure> {
 }
 
 fn serve_until_stopped(config: Config) -> Result<(), Failure> {
-    Err(Failure::Failed(format!(
-        "nothing serves {} yet",
-        config.listen
-    )))
+    end_with_a_panic();
+    let data_dir = config.data_dir.clone();
+    let failed = |error: &dyn Display| Failure::Failed(error.to_string());
+    let server = Server::start(config).map_err(|error| failed(&error))?;
+    // Whoever started it may not listen; the server is there all the same.
+    let _ = announce(
+        &mut io::stdout(),
+        server.address(),
+        &data_dir,
+        server.report(),
+    );
+    server.stop_on_signal().map_err(|error| failed(&error))
+}
+
+/// A panic anywhere ends the process: a half-dead server is worse than a restarted one, and a restart loses nothing that was
+/// acknowledged. Spared is what the data log contains: the catalogue can be made again.
+fn end_with_a_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic_is_contained() {
+            log::warn!("contained in the catalogue: {panic}");
+            return;
+        }
+        report(panic);
+        std::process::exit(FAILED_BY_A_DEFECT);
+    }));
 }
 
 /// Says on `out` that the server is there, and what to do with it.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "called once there is a server to tell of")
-)]
 fn announce(
     out: &mut dyn Write,
     address: SocketAddr,

@@ -63,6 +63,7 @@ pub(crate) fn serve(
     let gate = Arc::new(Gate::new(config.max_connections));
     let neighbours = Neighbours::new(pubsub, fetchers);
     let (pubsub, logger) = (pubsub.clone(), logger.clone());
+    let service = pubsub.clone();
     let next_worker = Arc::new(AtomicUsize::new(0));
     let server = Server::build()
         .workers(config.workers)
@@ -91,7 +92,9 @@ pub(crate) fn serve(
                 upgrade::upgrade(&worker, &config, &request, framed);
                 ready(Ok::<_, Infallible>(()))
             }))
-            .finish(map_config(routes::app(), |()| AppConfig::default()))
+            .finish(map_config(routes::app(service.clone()), |()| {
+                AppConfig::default()
+            }))
             .tcp()
     })?;
     Ok(server.run())

@@ -1,5 +1,8 @@
 //! What is no upgrade: a line for people, and one for health checks.
 
+use std::time::Duration;
+
+use actix::Addr;
 use actix_service::ServiceFactory;
 use actix_web::{
     App, Error, HttpResponse,
@@ -9,10 +12,20 @@ use actix_web::{
     web,
 };
 
-use crate::protocol::SERVER;
+use tokio::time::timeout;
+
+use crate::{
+    actors::pubsub_service::{CheckHealth, Health, PubSubService},
+    protocol::SERVER,
+};
+
+/// How long the server may take to say how it is.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The routes.
-pub(super) fn app() -> App<
+pub(super) fn app(
+    pubsub: Addr<PubSubService>,
+) -> App<
     impl ServiceFactory<
         ServiceRequest,
         Config = (),
@@ -22,6 +35,7 @@ pub(super) fn app() -> App<
     >,
 > {
     App::new()
+        .app_data(web::Data::new(pubsub))
         .route("/", web::get().to(about))
         .route("/healthz", web::get().to(health))
         .route("/ws", web::to(upgrade_required))
@@ -35,8 +49,15 @@ async fn about() -> HttpResponse {
     )))
 }
 
-async fn health() -> HttpResponse {
-    text(HttpResponse::Ok().body("ok\n"))
+async fn health(pubsub: web::Data<Addr<PubSubService>>) -> HttpResponse {
+    let health = timeout(HEALTH_TIMEOUT, pubsub.send(CheckHealth)).await;
+    let problem = match health {
+        Ok(Ok(Health::Good)) => return text(HttpResponse::Ok().body("ok\n")),
+        Ok(Ok(Health::LogUnavailable)) => "the log can't be written: nothing is accepted\n",
+        Ok(Ok(Health::Stopping) | Err(_)) => "the server is stopping\n",
+        Err(_) => "the server does not answer\n",
+    };
+    text(HttpResponse::ServiceUnavailable().body(problem))
 }
 
 async fn upgrade_required() -> HttpResponse {
