@@ -7,7 +7,7 @@ use std::{
 
 use env_logger::fmt::Formatter;
 use log::{
-    Record,
+    LevelFilter, Record,
     kv::{self, VisitSource},
 };
 use serde::Serialize;
@@ -25,6 +25,8 @@ pub(super) enum Format {
 /// Begins to log what passes `filter` (env_logger's syntax, checked already). Once in a process.
 pub(super) fn start(filter: &str, format: Format) {
     let mut builder = env_logger::Builder::new();
+    // What these say at info is about themselves; whoever wants it names them.
+    builder.filter_module("actix_server", LevelFilter::Warn);
     builder.parse_filters(filter);
     match format {
         Format::Text => builder.format_timestamp_millis(),
