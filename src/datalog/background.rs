@@ -1,8 +1,16 @@
 //! The background thread: makes journals, seals them, drops what is dead, merges.
 //!
-//! It is the only one that changes the catalogue. Each step is complete on disk before the index shows it.
+//! Owns the catalogue's and the state log's contents while the data log is open: nobody else changes them. Each step is
+//! complete on disk before the index shows it, and nothing is removed before that.
+//!
+//! What makes something dead (retention, a removed log) may be written and not synced; before a step makes use of it, the
+//! journals are synced.
+
+mod sealing;
+mod tidying;
 
 use std::{
+    collections::{BTreeMap, HashSet},
     io,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -11,45 +19,150 @@ use std::{
 use super::{
     Event, Options,
     backlog::{Backlog, Task},
-    store,
+    catalogue::{Catalogue, CatalogueError, Meta, SegmentEntry},
+    index::Index,
+    segment::{SegmentError, SegmentId},
+    state_log::StateLog,
+    store::{self, Store},
 };
+use tidying::Merging;
 
 /// What the background thread works with.
 pub(crate) struct Background {
     pub(crate) options: Options,
+    pub(crate) store: Arc<Store>,
     pub(crate) backlog: Arc<Backlog>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) holdings: Holdings,
+}
+
+/// What is sealed, and where that is noted.
+pub(crate) struct Holdings {
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) state_log: StateLog,
+    pub(crate) meta: Meta,
+    pub(crate) segments: BTreeMap<SegmentId, SegmentEntry>,
+    /// Those that can't be read, or whose footer can't: they stay as they are.
+    pub(crate) unmergeable: HashSet<SegmentId>,
+    pub(crate) next_segment: u64,
+}
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// It can be tried again when there is room.
+    #[error("the disk is full")]
+    Full,
+    /// What is on disk is not known any more.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        if store::is_disk_full(&error) {
+            Self::Full
+        } else {
+            Self::Fatal(error.to_string())
+        }
+    }
+}
+
+impl From<SegmentError> for Trouble {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Io { source, .. } if store::is_disk_full(&source) => Self::Full,
+            SegmentError::Io { ref source, .. } => Self::Fatal(format!("{error}: {source}")),
+            other => Self::Fatal(other.to_string()),
+        }
+    }
+}
+
+impl From<CatalogueError> for Trouble {
+    fn from(error: CatalogueError) -> Self {
+        match error {
+            CatalogueError::Io(source) if store::is_disk_full(&source) => Self::Full,
+            CatalogueError::Io(ref source) => Self::Fatal(format!("{error}: {source}")),
+            other => Self::Fatal(other.to_string()),
+        }
+    }
 }
 
 impl Background {
     /// Starts the thread, which ends when the backlog is stopped or when it fails.
     pub(crate) fn start(self) -> io::Result<JoinHandle<()>> {
+        let worker = Worker {
+            options: self.options,
+            store: self.store,
+            backlog: self.backlog,
+            index: self.index,
+            holdings: self.holdings,
+            merging: None,
+        };
         thread::Builder::new()
             .name("datalog".into())
-            .spawn(move || self.run())
+            .spawn(move || worker.run())
     }
+}
 
-    fn run(self) {
+/// The thread's own.
+struct Worker {
+    options: Options,
+    store: Arc<Store>,
+    backlog: Arc<Backlog>,
+    index: Arc<Index>,
+    holdings: Holdings,
+    merging: Option<Merging>,
+}
+
+impl Worker {
+    fn run(mut self) {
         loop {
             let done = match self.backlog.next_task() {
-                Task::Stop => return,
+                Task::Stop => {
+                    self.abandon_merge();
+                    return;
+                }
                 Task::Make => self.make(),
-                Task::Seal(_) | Task::Drop(_) | Task::Tidy => Ok(()),
+                Task::Seal(journal) => self.seal(journal).and_then(|()| self.made_room()),
+                Task::Drop(dead) => self.drop_runs(dead).and_then(|()| self.made_room()),
+                Task::Merged => self.finish_merge(),
+                Task::Tidy => self.tidy(),
             };
             match done {
                 Ok(()) => {}
-                Err(error) if store::is_disk_full(&error) => self.set_full(true),
-                Err(error) => self.fail(&error.to_string()),
+                Err(Trouble::Full) => {
+                    self.store.give_reserve_up();
+                    self.set_full(true);
+                }
+                Err(Trouble::Fatal(why)) => self.fail(&why),
             }
         }
     }
 
-    fn make(&self) -> io::Result<()> {
+    fn make(&mut self) -> Result<(), Trouble> {
         let file = self.backlog.make()?;
         if let Err(file) = self.backlog.put(file) {
             file.remove()?;
         }
         self.set_full(false);
         self.tell_space();
+        Ok(())
+    }
+
+    /// Makes what is written now durable. Through a file handle of its own, so that a failure is not kept from the writer.
+    fn sync_journals(&self) -> io::Result<()> {
+        for file in self.index.journal_files() {
+            file.sync_apart()?;
+        }
+        Ok(())
+    }
+
+    /// What found the disk full before was done now.
+    fn made_room(&self) -> Result<(), Trouble> {
+        if self.backlog.has_spare() {
+            self.set_full(false);
+        }
         Ok(())
     }
 
@@ -68,6 +181,11 @@ impl Background {
 
     fn tell_space(&self) {
         (self.options.events)(Event::SpaceChanged(self.backlog.space()));
+    }
+
+    fn tell_damage(&self, what: String) {
+        log::error!("{what}");
+        (self.options.events)(Event::Damage(what));
     }
 
     fn fail(&self, why: &str) {

@@ -15,7 +15,7 @@
 use std::{
     collections::VecDeque,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -59,6 +59,23 @@ struct State {
     stopping: bool,
     /// Something that may lead to merging or unlinking happened.
     untidy: bool,
+    /// A merge is under way, or was and is not yet known.
+    merging: bool,
+    merged: bool,
+    /// The background thread has nothing to do.
+    idle: bool,
+}
+
+#[cfg(test)]
+impl State {
+    fn wants_something(&self) -> bool {
+        self.spare.is_none()
+            || self.reserve.is_none()
+            || !self.unsealed.is_empty()
+            || !self.dead.is_empty()
+            || self.untidy
+            || self.merged
+    }
 }
 
 /// What the background thread does next, the most urgent first.
@@ -69,7 +86,9 @@ pub(crate) enum Task {
     Seal(Unsealed),
     /// Drop runs that are dead.
     Drop(Vec<RunDescriptor>),
-    /// Look for what can be merged.
+    /// The merge that was begun came to its end.
+    Merged,
+    /// Look for what can be merged, and the like.
     Tidy,
     Stop,
 }
@@ -175,10 +194,15 @@ impl Backlog {
     /// Waits for something to do.
     pub(crate) fn next_task(&self) -> Task {
         let mut state = self.state.lock();
+        state.idle = false;
         loop {
             let blocked = state.full.is_some_and(|since| since.elapsed() < RETRY);
             if state.stopping || state.failed.is_some() {
                 return Task::Stop;
+            }
+            // On a full disk, letting go of something is what helps.
+            if !blocked && state.full.is_some() && !state.dead.is_empty() {
+                return Task::Drop(std::mem::take(&mut state.dead));
             }
             if !blocked && state.spare.is_none() {
                 return Task::Make;
@@ -189,12 +213,17 @@ impl Backlog {
             if !blocked && state.reserve.is_none() {
                 return Task::Make;
             }
-            if !state.dead.is_empty() {
+            if !blocked && !state.dead.is_empty() {
                 return Task::Drop(std::mem::take(&mut state.dead));
+            }
+            if !blocked && std::mem::take(&mut state.merged) {
+                return Task::Merged;
             }
             if !blocked && std::mem::take(&mut state.untidy) {
                 return Task::Tidy;
             }
+            state.idle = true;
+            self.changed.notify_all();
             if state.full.is_some() {
                 self.changed.wait_for(&mut state, RETRY);
             } else {
@@ -242,6 +271,36 @@ impl Backlog {
         self.changed.notify_all();
     }
 
+    /// A merge begins, or what it made is known.
+    pub(crate) fn set_merging(&self, merging: bool) {
+        self.state.lock().merging = merging;
+    }
+
+    /// Waits until the background thread has nothing to do.
+    #[cfg(test)]
+    pub(crate) fn wait_until_idle(&self) {
+        let mut state = self.state.lock();
+        while state.failed.is_none() && (!state.idle || state.merging || state.wants_something()) {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// The merge that was begun came to its end.
+    pub(crate) fn merged(&self) {
+        self.state.lock().merged = true;
+        self.changed.notify_all();
+    }
+
+    /// There may be more to tidy.
+    pub(crate) fn set_untidy(&self) {
+        self.state.lock().untidy = true;
+    }
+
+    /// Whether another journal can be begun at once.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.state.lock().spare.is_some()
+    }
+
     /// Notes whether the disk is full. True if that is new.
     pub(crate) fn set_full(&self, full: bool) -> bool {
         let mut state = self.state.lock();
@@ -276,9 +335,5 @@ impl Backlog {
     pub(crate) fn stop(&self) {
         self.state.lock().stopping = true;
         self.changed.notify_all();
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use super::{
     LogNumber,
+    catalogue::LogEntry,
     journal::JournalFile,
     segment::{RunDescriptor, SegmentFile, SegmentId},
 };
@@ -126,17 +127,24 @@ pub(crate) struct Weighed {
 #[derive(Debug)]
 struct Log {
     bounds: Bounds,
+    /// Of the newest that there ever was.
+    last_time: Timestamp,
     runs: Vec<RunDescriptor>,
     chunks: Vec<ChunkEntry>,
 }
 
 impl Log {
-    fn new(first: Sequence, last: Sequence) -> Self {
+    fn new(first: Sequence, last: Sequence, last_time: Timestamp) -> Self {
         Self {
             bounds: Bounds { first, last },
+            last_time,
             runs: Vec::new(),
             chunks: Vec::new(),
         }
+    }
+
+    fn empty() -> Self {
+        Self::new(Sequence(1), Sequence::ZERO, Timestamp::default())
     }
 
     /// Drops the pieces that lie below the log's first.
@@ -183,8 +191,9 @@ pub(crate) struct Index {
 
 impl Index {
     /// A log as the catalogue knows it. Its runs follow with [`add_run`](Self::add_run).
-    pub(crate) fn add_log(&self, log: LogNumber, first: Sequence, last: Sequence) {
-        self.inner.write().logs.insert(log, Log::new(first, last));
+    pub(crate) fn add_log(&self, log: LogNumber, entry: &LogEntry) {
+        let log_of = Log::new(entry.first, entry.last, entry.last_time);
+        self.inner.write().logs.insert(log, log_of);
     }
 
     /// A segment, opened.
@@ -204,6 +213,7 @@ impl Index {
             match inner.logs.get_mut(&run.log) {
                 Some(log) if log.bounds.first <= run.last => {
                     log.bounds.last = log.bounds.last.max(run.last);
+                    log.last_time = log.last_time.max(run.last_time);
                     push_sparing(&mut log.runs, run);
                 }
                 _ => dead.push(run),
@@ -235,16 +245,13 @@ impl Index {
         for change in changes {
             match *change {
                 Change::Create(number) => {
-                    let empty = || Log::new(Sequence(1), Sequence::ZERO);
-                    inner.logs.entry(number).or_insert_with(empty);
+                    inner.logs.entry(number).or_insert_with(Log::empty);
                 }
                 Change::Append(number, chunk) => {
-                    let log = inner
-                        .logs
-                        .entry(number)
-                        .or_insert_with(|| Log::new(Sequence(1), Sequence::ZERO));
+                    let log = inner.logs.entry(number).or_insert_with(Log::empty);
                     if chunk.first > log.bounds.last {
                         log.bounds.last = chunk.last();
+                        log.last_time = chunk.last_time;
                         push_sparing(&mut log.chunks, chunk);
                     }
                 }
@@ -345,6 +352,42 @@ impl Index {
     /// Forgets a segment, none of whose runs is live.
     pub(crate) fn remove_segment(&self, segment: SegmentId) -> Option<Arc<SegmentFile>> {
         self.inner.write().segments.remove(&segment)
+    }
+
+    /// An open segment.
+    pub(crate) fn segment(&self, segment: SegmentId) -> Option<Arc<SegmentFile>> {
+        self.inner.read().segments.get(&segment).cloned()
+    }
+
+    /// Every journal that holds something, or is being written.
+    pub(crate) fn journal_files(&self) -> Vec<Arc<JournalFile>> {
+        let inner = self.inner.read();
+        let files = inner.journals.iter().map(|journal| journal.file.clone());
+        files.collect()
+    }
+
+    /// What is to be known of a log when everything up to `generation` is sealed. Journals behind it, replayed over that, make
+    /// it what it is now.
+    pub(crate) fn log_entry(&self, log: LogNumber, generation: u64) -> Option<LogEntry> {
+        let inner = self.inner.read();
+        let log = inner.logs.get(&log)?;
+        let behind = log
+            .chunks
+            .partition_point(|chunk| chunk.generation <= generation);
+        let (last, last_time) = match log.chunks.get(behind) {
+            Some(chunk) => (chunk.first.previous(), chunk.first_time),
+            None => (log.bounds.last, log.last_time),
+        };
+        Some(LogEntry {
+            first: log.bounds.first.min(last.next()),
+            last,
+            last_time,
+        })
+    }
+
+    /// Time of the newest publication that a log ever had; 0 if it had none.
+    pub(crate) fn last_time(&self, log: LogNumber) -> Option<Timestamp> {
+        self.inner.read().logs.get(&log).map(|log| log.last_time)
     }
 
     /// What a log keeps, if it lives.

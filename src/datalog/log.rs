@@ -17,7 +17,7 @@ use crate::protocol::{PublicationId, Sequence};
 
 /// The data log, open for writing. Owned by one thread; dropped without [`close`](Self::close), it is as after a crash.
 pub struct DataLog {
-    store: Store,
+    store: Arc<Store>,
     backlog: Arc<Backlog>,
     index: Arc<Index>,
     source: Arc<Source>,
@@ -37,11 +37,12 @@ impl DataLog {
     /// # Errors
     /// If another server has it, it is in a format of another version, or the disk can't be read or written.
     pub fn open(options: Options) -> Result<(Self, Recovered), OpenError> {
-        let store = Store::open(&options.data_dir)?;
+        let store = Arc::new(Store::open(&options.data_dir)?);
         let recovery::Recovery {
             recovered,
+            holdings,
             source,
-            unsealed: _,
+            unsealed,
             free,
             dead,
             next_generation,
@@ -52,8 +53,8 @@ impl DataLog {
         let backlog = Arc::new(Backlog::new(
             store.journal_dir(),
             options.journal_size,
-            usize::MAX,
-            Vec::new(),
+            options.max_unsealed,
+            unsealed,
             next_file,
         ));
         backlog.bury(dead);
@@ -78,7 +79,10 @@ impl DataLog {
         backlog.set_left(journal.left());
         let background = Background {
             options,
+            store: store.clone(),
             backlog: backlog.clone(),
+            index: index.clone(),
+            holdings,
         };
         let thread = background.start().during(|| "starting a thread".into())?;
         let log = Self {
@@ -209,7 +213,7 @@ impl DataLog {
             Err(why) => return Err(self.fail(why)),
         };
         match self.journal.rotate(next) {
-            Ok(_) => {}
+            Ok(sealed) => self.backlog.hand_over(sealed),
             Err(error) => return Err(self.fail(format!("syncing a journal: {error}"))),
         }
         self.index
@@ -240,6 +244,22 @@ impl DataLog {
         {
             self.backlog.fail("the background thread panicked".into());
         }
+        self.source.close();
+    }
+}
+
+#[cfg(test)]
+impl DataLog {
+    /// Ends the current journal, which is sealed then.
+    pub(super) fn end_journal(&mut self) {
+        self.rotate().unwrap();
+    }
+
+    /// Waits until everything that can be done in the background is done.
+    pub(super) fn settle(&mut self) {
+        self.sync().unwrap();
+        self.backlog.wait_until_idle();
+        self.check().unwrap();
     }
 }
 

@@ -207,22 +207,22 @@ impl LogReader {
     pub(crate) fn extent(&self, log: LogNumber) -> Result<LogExtent, ReadError> {
         let Bounds { first, last } = self.bounds(log)?;
         let all = self.bytes_before(log, last.next())?;
-        let (_, newest) = self
+        let (_, oldest) = self
             .source
             .index
-            .pieces(log, last, 1)
+            .pieces(log, first, 1)
             .ok_or(ReadError::Gone)?;
+        let first_time = match oldest.first() {
+            Some(Piece::Chunk(chunk, _)) if chunk.first == first => Some(chunk.first_time),
+            Some(Piece::Run(run, _)) if run.first == first => Some(run.first_time),
+            _ => self.time_of(log, first)?,
+        };
         Ok(LogExtent {
             first,
             last,
             bytes: all - self.bytes_before(log, first)?.min(all),
-            first_time: self.time_of(log, first)?.unwrap_or_default(),
-            last_time: newest
-                .first()
-                .map_or_else(Timestamp::default, |piece| match piece {
-                    Piece::Chunk(chunk, _) => chunk.last_time,
-                    Piece::Run(run, _) => run.last_time,
-                }),
+            first_time: first_time.unwrap_or_default(),
+            last_time: self.source.index.last_time(log).unwrap_or_default(),
         })
     }
 
@@ -310,7 +310,10 @@ impl LogReader {
         log: LogNumber,
         id: PublicationId,
     ) -> Result<Option<Sequence>, ReadError> {
-        Ok(self.source.index.unsealed_id(log, id))
+        match self.source.index.unsealed_id(log, id) {
+            Some(sequence) => Ok(Some(sequence)),
+            None => self.source.sealed_id(log, id),
+        }
     }
 
     /// Payload bytes in front of `sequence`, counted from the log's first piece.

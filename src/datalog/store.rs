@@ -109,6 +109,18 @@ impl Store {
         self.dir.join("segments")
     }
 
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub(crate) fn catalogue_dir(&self) -> PathBuf {
+        self.dir.join("catalogue")
+    }
+
+    pub(crate) fn quarantine_dir(&self) -> PathBuf {
+        self.dir.join("quarantine")
+    }
+
     /// Notes that the directory is in use in this boot, with journal generations from `generation` and batches from `batch` on.
     pub(crate) fn mark_running(&self, generation: u64, batch: u64) -> io::Result<()> {
         let text = format!("{}\n{generation}\n{batch}\n", boot_id());
@@ -123,7 +135,7 @@ impl Store {
 
     /// Sets a copy of `bytes` aside. The same name is written once only: a start that did not get further finds the same again.
     pub(crate) fn quarantine_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let dir = self.dir.join("quarantine");
+        let dir = self.quarantine_dir();
         if dir.join(name).exists() {
             return Ok(());
         }
@@ -132,7 +144,7 @@ impl Store {
 
     /// Moves a file or directory aside, and says where it is now.
     pub(crate) fn quarantine(&self, path: &Path) -> io::Result<PathBuf> {
-        let dir = self.dir.join("quarantine");
+        let dir = self.quarantine_dir();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let target = (0_u32..)
             .map(|n| match n {
@@ -166,6 +178,11 @@ impl Store {
             }
             other => other,
         }
+    }
+
+    /// Gives the reserve up: something that has to be done found the disk full.
+    pub(crate) fn give_reserve_up(&self) {
+        let _ = fs::remove_file(self.dir.join("reserve")); // it may have been given up before
     }
 
     /// Makes the reserve if it is not there.

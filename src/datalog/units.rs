@@ -11,10 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     Event, LogNumber, MissingRange, ReadError,
+    catalogue::Catalogue,
     index::{ChunkEntry, Index, Piece},
     journal::JournalFile,
     segment::{Block, Damaged, RunDescriptor, RunIndex, SegmentFile, SegmentId},
@@ -61,22 +62,48 @@ impl Unit {
     }
 }
 
-/// What reading takes: the index, a cache of run indexes, and whom to tell of damage.
+/// What reading takes: the index, the ids in the catalogue, a cache of run indexes, and whom to tell of damage.
 pub(crate) struct Source {
     pub(crate) index: Arc<Index>,
+    /// None when the data log was closed: readers may live longer.
+    catalogue: RwLock<Option<Arc<Catalogue>>>,
     runs: Mutex<RunCache>,
     told: Mutex<HashSet<(PathBuf, u64)>>,
     events: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
 impl Source {
-    pub(crate) fn new(index: Arc<Index>, events: Arc<dyn Fn(Event) + Send + Sync>) -> Self {
+    pub(crate) fn new(
+        index: Arc<Index>,
+        catalogue: Arc<Catalogue>,
+        events: Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Self {
         Self {
             index,
+            catalogue: RwLock::new(Some(catalogue)),
             runs: Mutex::default(),
             told: Mutex::default(),
             events,
         }
+    }
+
+    /// Lets go of the catalogue.
+    pub(crate) fn close(&self) {
+        self.catalogue.write().take();
+    }
+
+    /// Where the catalogue has an id that a client supplied; it may be below what the log keeps.
+    pub(crate) fn sealed_id(
+        &self,
+        log: LogNumber,
+        id: PublicationId,
+    ) -> Result<Option<Sequence>, ReadError> {
+        let catalogue = self.catalogue.read();
+        let catalogue = catalogue
+            .as_ref()
+            .ok_or_else(|| ReadError::Catalogue("the data log is closed".into()))?;
+        let found = catalogue.find_id(log, &id);
+        found.map_err(|error| ReadError::Catalogue(error.to_string()))
     }
 
     /// The parts of a log that hold `from` to `through`, as far as the log goes.

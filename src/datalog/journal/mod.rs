@@ -23,7 +23,7 @@ use std::{
 };
 
 pub(crate) use replay::{Scan, newest_generation, scan};
-pub(crate) use writer::{JournalWriter, Written};
+pub(crate) use writer::JournalWriter;
 
 use super::store;
 
@@ -118,6 +118,11 @@ impl JournalFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Syncs through a handle of its own: the system tells a failure once to each.
+    pub(crate) fn sync_apart(&self) -> io::Result<()> {
+        File::options().write(true).open(&self.path)?.sync_data()
     }
 
     /// Overwrites a range with zeros, synced.

@@ -58,11 +58,6 @@ impl JournalWriter {
         self.file.capacity() - self.end
     }
 
-    /// Whether nothing was written to this journal.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.end == 0
-    }
-
     /// Begins a batch; one that was not written is forgotten.
     pub(crate) fn begin(&mut self) {
         self.builder.clear();

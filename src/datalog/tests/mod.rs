@@ -1,6 +1,7 @@
 //! The data log as a whole, on real files.
 
 mod basics;
+mod model;
 
 use std::path::Path;
 

@@ -1,0 +1,197 @@
+//! Sealing one journal: segment, state log, catalogue, index, in this order.
+
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
+
+use super::{Trouble, Worker};
+use crate::datalog::{
+    LogNumber, Record,
+    catalogue::{CatalogueBatch, Meta, SegmentEntry},
+    journal::{
+        JournalFile, Unsealed,
+        format::{ALIGNMENT, Batch},
+    },
+    seal::{Sealed, seal},
+    segment::{SegmentFile, SegmentHeader, SegmentId},
+    state_log::RewriteError,
+};
+
+impl Worker {
+    /// Seals the oldest journal that waits for it. Can be repeated if it did not come to its end.
+    pub(super) fn seal(&mut self, journal: Unsealed) -> Result<(), Trouble> {
+        let generation = journal.generation;
+        let bytes = journal.file.read_all()?;
+        let (batches, damaged) = self.batches(&bytes, &journal.spans);
+        for range in damaged {
+            self.set_aside(&journal, &bytes, &range);
+        }
+        let records = batches.iter().flat_map(|batch| batch.records()).flatten();
+        let header = SegmentHeader {
+            id: SegmentId(self.holdings.next_segment),
+            generations: (generation, generation),
+            level: 0,
+        };
+        let first_kept = |log| self.index.bounds(log).map(|bounds| bounds.first);
+        let segments = self.store.segment_dir();
+        let sealed = seal(records, &first_kept, &segments, header)?;
+        self.sync_journals()?;
+        let file = self.note(generation, sealed)?;
+        drop((bytes, journal));
+        self.backlog.sealed(generation);
+        self.free(file)?;
+        self.tell_space();
+        Ok(())
+    }
+
+    /// Makes known what became of a journal, and gives back its file.
+    fn note(
+        &mut self,
+        generation: u64,
+        sealed: Sealed,
+    ) -> Result<Option<Arc<JournalFile>>, Trouble> {
+        let holdings = &mut self.holdings;
+        holdings.state_log.append(generation, &sealed.state)?;
+        let created = sealed.state.iter().filter_map(|record| match record {
+            Record::CreateLog(log) => Some(log.0 + 1),
+            _ => None,
+        });
+        let meta = Meta {
+            sealed_through: generation,
+            next_log: created.fold(holdings.meta.next_log, u64::max),
+            ..holdings.meta
+        };
+        let mut batch = CatalogueBatch::new(&meta);
+        let mut touched = BTreeSet::new();
+        for record in &sealed.state {
+            match record {
+                Record::CreateLog(log) | Record::Truncate { log, .. } => {
+                    touched.insert(*log);
+                }
+                Record::RemoveLog(log) => batch.remove_log(*log),
+                Record::Put { key, value } => batch.put_state(key, value),
+                Record::Delete { key } => batch.remove_state(key),
+                Record::Publications(_) => {}
+            }
+        }
+        let mut file = None;
+        let mut runs = &[][..];
+        if let Some(segment) = &sealed.segment {
+            let entry = SegmentEntry {
+                header: segment.header,
+                file_len: segment.file_len,
+            };
+            runs = &segment.runs;
+            batch.put_segment(&entry, runs);
+            touched.extend(runs.iter().map(|run| run.log));
+            file = Some((
+                entry,
+                SegmentFile::open(&self.store.segment_dir(), segment.header.id)?,
+            ));
+        }
+        for (log, id, sequence) in &sealed.client_ids {
+            batch.put_id(*log, id, *sequence);
+        }
+        self.put_logs(&mut batch, touched, generation);
+        let holdings = &mut self.holdings;
+        holdings.catalogue.commit(batch)?;
+        holdings.meta = meta;
+        if let Some((entry, _)) = &file {
+            holdings.next_segment += 1;
+            holdings.segments.insert(entry.header.id, *entry);
+        }
+        let (freed, dead) = self
+            .index
+            .seal(generation, file.map(|(_, file)| file), runs);
+        self.backlog.bury(dead);
+        self.rewrite_state_log()?;
+        Ok(freed)
+    }
+
+    fn put_logs(
+        &self,
+        batch: &mut CatalogueBatch,
+        logs: impl IntoIterator<Item = LogNumber>,
+        generation: u64,
+    ) {
+        for log in logs {
+            if let Some(entry) = self.index.log_entry(log, generation) {
+                batch.put_log(log, &entry);
+            }
+        }
+    }
+
+    /// The state log only grows by itself: it is written anew when most of it is history.
+    fn rewrite_state_log(&mut self) -> Result<(), Trouble> {
+        let holdings = &mut self.holdings;
+        if !holdings.state_log.wants_rewrite() {
+            return Ok(());
+        }
+        match holdings
+            .state_log
+            .rewrite(&holdings.catalogue, holdings.meta.sealed_through)
+        {
+            Ok(()) => Ok(()),
+            Err(RewriteError::Io(error)) => {
+                log::warn!("the state log stays as long as it is: {error}");
+                Ok(())
+            }
+            Err(RewriteError::Catalogue(error)) => Err(error.into()),
+        }
+    }
+
+    /// Uses a journal's file again, unless somebody reads it.
+    fn free(&self, file: Option<Arc<JournalFile>>) -> Result<(), Trouble> {
+        let surplus = match file.map(Arc::try_unwrap) {
+            None => return Ok(()),
+            Some(Ok(file)) => match self.backlog.put(file) {
+                Ok(()) => {
+                    self.set_full(false);
+                    return Ok(());
+                }
+                Err(file) => Arc::new(file),
+            },
+            Some(Err(file)) => file,
+        };
+        surplus.remove()?;
+        self.backlog.retry_soon();
+        Ok(())
+    }
+
+    /// The batches of a journal, and what is no longer one although it was.
+    fn batches<'a>(
+        &self,
+        bytes: &'a [u8],
+        spans: &[Range<usize>],
+    ) -> (Vec<Batch<'a>>, Vec<Range<usize>>) {
+        let (mut batches, mut damaged) = (Vec::new(), Vec::<Range<usize>>::new());
+        for span in spans {
+            let mut at = span.start;
+            while at < span.end {
+                if let Some(batch) = Batch::read(&bytes[at..span.end], self.store.id()) {
+                    at += batch.len();
+                    batches.push(batch);
+                    continue;
+                }
+                match damaged.last_mut().filter(|range| range.end == at) {
+                    Some(range) => range.end += ALIGNMENT,
+                    None => damaged.push(at..at + ALIGNMENT),
+                }
+                at += ALIGNMENT;
+            }
+        }
+        (batches, damaged)
+    }
+
+    fn set_aside(&self, journal: &Unsealed, bytes: &[u8], range: &Range<usize>) {
+        let name = format!("journal-{}-{}-damaged", journal.generation, range.start);
+        let kept = match self.store.quarantine_bytes(&name, &bytes[range.clone()]) {
+            Ok(()) => format!("a copy is quarantine/{name}"),
+            Err(error) => format!("it could not be copied: {error}"),
+        };
+        self.tell_damage(format!(
+            "{} is damaged from {} to {}; {kept}",
+            journal.file.path().display(),
+            range.start,
+            range.end
+        ));
+    }
+}

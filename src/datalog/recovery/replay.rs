@@ -1,0 +1,227 @@
+//! Replaying the journals that are not sealed, oldest first.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use super::read;
+use crate::{
+    datalog::{
+        LogNumber, OpenError, RecoveryReport,
+        index::{Change, ChunkEntry, Index},
+        journal::{
+            JournalFile, Scan, Unsealed,
+            format::{Batch, RecordView},
+            newest_generation, scan,
+        },
+        segment::RunDescriptor,
+        store::{During, Store},
+    },
+    protocol::{PublicationId, Sequence},
+};
+
+/// Collects what unsealed journals change.
+pub(super) struct Replay<'a> {
+    store: &'a Store,
+    pub(super) index: &'a Index,
+    pub(super) state: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
+    pub(super) next_log: u64,
+    pub(super) last_generation: u64,
+    pub(super) last_batch: u64,
+    /// Logs that were written to behind the last hole, if there is a hole: the end of the others may be in it.
+    pub(super) hole: Option<HashSet<LogNumber>>,
+    pub(super) dead: Vec<RunDescriptor>,
+    pub(super) report: RecoveryReport,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(store: &'a Store, index: &'a Index) -> Self {
+        Self {
+            store,
+            index,
+            state: BTreeMap::new(),
+            next_log: 1,
+            last_generation: 0,
+            last_batch: 0,
+            hole: None,
+            dead: Vec::new(),
+            report: RecoveryReport::default(),
+        }
+    }
+
+    /// Replays one journal; gives it back if it holds nothing.
+    pub(super) fn journal(
+        &mut self,
+        file: JournalFile,
+        sealed_through: u64,
+    ) -> Result<Result<Unsealed, JournalFile>, OpenError> {
+        let bytes = read(&file)?;
+        let expected = self.last_batch + 1;
+        let found = self.store.found();
+        let began = newest_generation(&bytes, self.store.id(), sealed_through);
+        if began.is_some_and(|generation| generation >= found.generation) {
+            self.last_batch = self.last_batch.max(found.batch.saturating_sub(1));
+        }
+        let scan = scan(&bytes, self.store.id(), sealed_through, self.last_batch);
+        let generation = scan.generation.unwrap_or_default();
+        let is_cut = self.cut(&file, generation, &bytes, &scan)?;
+        if scan.spans.is_empty() && is_cut {
+            return Ok(Err(file));
+        }
+        let file = Arc::new(file);
+        self.index.add_journal(generation, file.clone());
+        if let Some((first, last)) = scan.numbers {
+            if self.last_generation > 0 && scan.damaged.is_empty() {
+                self.expect_batch(first, expected, &file);
+            }
+            self.last_batch = last;
+        }
+        self.last_generation = self.last_generation.max(generation);
+        self.report.batches += scan.batches;
+        for span in &scan.spans {
+            for range in scan.damaged.iter().filter(|range| range.end == span.start) {
+                self.set_damaged_aside(&file, generation, &bytes, range);
+            }
+            self.span(&bytes, generation, span);
+        }
+        Ok(Ok(Unsealed {
+            file,
+            generation,
+            spans: scan.spans,
+        }))
+    }
+
+    /// A journal is begun only when the one before it is synced: what lacks between them was there.
+    fn expect_batch(&mut self, first: u64, expected: u64, file: &JournalFile) {
+        if first > expected {
+            self.damage(&format!(
+                "journal batches {expected} to {} are gone, in front of {}",
+                first - 1,
+                file.path().display()
+            ));
+        }
+    }
+
+    fn span(&mut self, bytes: &[u8], generation: u64, span: &Range<usize>) {
+        let mut at = span.start;
+        while at < span.end {
+            let batch = Batch::read(&bytes[at..], self.store.id())
+                .expect("invariant: a span holds valid batches");
+            self.batch(&batch, generation, at);
+            at += batch.len();
+        }
+    }
+
+    fn batch(&mut self, batch: &Batch<'_>, generation: u64, at: usize) {
+        let mut changes = Vec::new();
+        let mut ids = Vec::new();
+        for record in batch.records() {
+            let Some(change) = record.and_then(|record| self.record(record, at, &mut ids)) else {
+                continue;
+            };
+            match change {
+                Change::Create(log) | Change::Append(log, _) => {
+                    self.next_log = self.next_log.max(log.0 + 1);
+                    self.hole.as_mut().map(|behind| behind.insert(log));
+                }
+                Change::Truncate(..) | Change::Remove(_) => {}
+            }
+            changes.push(change);
+        }
+        for change in &mut changes {
+            if let Change::Append(_, chunk) = change {
+                chunk.generation = generation;
+            }
+        }
+        self.dead
+            .extend(self.index.apply(generation, &changes, ids));
+    }
+
+    fn record(
+        &mut self,
+        record: RecordView<'_>,
+        at: usize,
+        ids: &mut Vec<(LogNumber, PublicationId, Sequence)>,
+    ) -> Option<Change> {
+        Some(match record {
+            RecordView::CreateLog(log) => Change::Create(log),
+            RecordView::Truncate { log, first } => Change::Truncate(log, first),
+            RecordView::RemoveLog(log) => Change::Remove(log),
+            RecordView::Put { key, value } => {
+                self.state.insert(key.into(), Some(value.into()));
+                return None;
+            }
+            RecordView::Delete { key } => {
+                self.state.insert(key.into(), None);
+                return None;
+            }
+            RecordView::Publications {
+                log,
+                frames,
+                offset,
+                ..
+            } => {
+                let surveyed =
+                    ChunkEntry::survey(frames, |id, sequence| ids.push((log, id, sequence)));
+                let mut entry = surveyed.ok()?;
+                entry.offset = u32::try_from(at + offset).ok()?;
+                Change::Append(log, entry)
+            }
+        })
+    }
+
+    pub(super) fn damage(&mut self, what: &str) {
+        log::error!("{what}");
+        self.report.quarantined.push(what.to_owned());
+        self.hole = Some(HashSet::new());
+    }
+
+    fn set_damaged_aside(
+        &mut self,
+        file: &JournalFile,
+        generation: u64,
+        bytes: &[u8],
+        range: &Range<usize>,
+    ) {
+        let name = format!("journal-{generation}-{}-damaged", range.start);
+        let kept = self.store.quarantine_bytes(&name, &bytes[range.clone()]);
+        let kept = match kept {
+            Ok(()) => format!("a copy is quarantine/{name}"),
+            Err(error) => format!("it could not be copied: {error}"),
+        };
+        self.damage(&format!(
+            "{} is damaged from {} to {}; {kept}",
+            file.path().display(),
+            range.start,
+            range.end
+        ));
+    }
+
+    /// Cuts a torn tail, after it was copied. Where it can't be copied it stays, and it is false: nothing may be written
+    /// over it, but nothing ever goes on behind it either.
+    fn cut(
+        &mut self,
+        file: &JournalFile,
+        generation: u64,
+        bytes: &[u8],
+        scan: &Scan,
+    ) -> Result<bool, OpenError> {
+        let Some(range) = scan.torn.clone() else {
+            return Ok(true);
+        };
+        let path = file.path().display();
+        let name = format!("journal-{generation}-{}-torn", range.start);
+        let copied = self.store.quarantine_bytes(&name, &bytes[range.clone()]);
+        if let Err(error) = copied {
+            log::warn!("the torn tail of {path} can't be copied: {error}");
+            return Ok(false);
+        }
+        let length = range.len() as u64;
+        log::warn!("{path} ends in {length} torn bytes, copied to quarantine/{name}");
+        self.report.cut_bytes += length;
+        file.erase(range).during(|| format!("cutting {path}"))?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,408 @@
+//! Opening what is sealed: by the catalogue, or, if that is damaged or gone, by making it again.
+//!
+//! ```text
+//!  state log ──> logs, state map, which generations are sealed ─┐
+//!  segment footers ──> runs, ids that clients supplied ─────────┴──> catalogue
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ffi::OsStr,
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use super::{Replay, StateMap, read};
+use crate::{
+    datalog::{
+        LogNumber, OpenError, Options,
+        background::Holdings,
+        catalogue::{
+            Catalogue, CatalogueBatch, CatalogueError, CatalogueState, LogEntry, Meta, SegmentEntry,
+        },
+        journal::{JournalFile, format::RecordView, newest_generation},
+        segment::{RunDescriptor, SegmentFile, SegmentId, SegmentSummary},
+        state_log::{Replayed, StateLog},
+        store::{During, Store},
+    },
+    protocol::{Sequence, Timestamp},
+};
+
+/// Fills the index of `replay` with what is sealed.
+pub(super) fn open(
+    store: &Store,
+    options: &Options,
+    journals: &[JournalFile],
+    replay: &mut Replay<'_>,
+) -> Result<(Holdings, StateMap), OpenError> {
+    let opening_state_log = || "opening the state log".to_owned();
+    let mut state_log = StateLog::open(&store.state_dir(), store.id()).during(opening_state_log)?;
+    set_torn_aside(store, &state_log, replay).during(opening_state_log)?;
+    let found = segment_files(store).during(|| "listing the segments".into())?;
+
+    let (catalogue, state) = match open_catalogue(store, options) {
+        Ok((catalogue, state)) if state.meta.is_some() => (catalogue, state),
+        Ok((catalogue, _)) => {
+            rebuild(store, &catalogue, &state_log, &found, journals, replay)?;
+            let state = catalogue.load().map_err(unopened)?;
+            (catalogue, state)
+        }
+        Err(error) if error.is_damage() => {
+            let (dir, quarantine) = (store.catalogue_dir(), store.quarantine_dir());
+            let aside = Catalogue::set_aside(&dir, &quarantine)
+                .during(|| format!("setting {} aside", dir.display()))?;
+            log::error!("{error}; it is made again, and kept as {}", aside.display());
+            let note = format!("{}: {error}", aside.display());
+            replay.report.quarantined.push(note);
+            let (catalogue, _) = open_catalogue(store, options).map_err(unopened)?;
+            rebuild(store, &catalogue, &state_log, &found, journals, replay)?;
+            let state = catalogue.load().map_err(unopened)?;
+            (catalogue, state)
+        }
+        Err(error) => return Err(unopened(error)),
+    };
+    let meta = state
+        .meta
+        .expect("invariant: a catalogue is committed when it is made");
+    bring_up(&mut state_log, &catalogue, meta);
+
+    for (log, entry) in &state.logs {
+        replay.index.add_log(*log, entry);
+    }
+    let mut unmergeable = HashSet::new();
+    for entry in &state.segments {
+        let id = entry.header.id;
+        match SegmentFile::open(&store.segment_dir(), id) {
+            Ok(file) => replay.index.add_segment(file),
+            Err(error) => {
+                log::error!("segment {} can't be read: {error}", id.file_name());
+                let note = format!("nothing: segment {} can't be read: {error}", id.file_name());
+                replay.report.quarantined.push(note);
+                unmergeable.insert(id);
+            }
+        }
+    }
+    let dead = replay.index.add_runs(state.runs);
+    replay.dead.extend(dead);
+    remove_leftovers(store, &found, &state.segments).during(|| "removing old segments".into())?;
+    let newest = found.last().map_or(0, |id| id.0);
+    let segments: BTreeMap<_, _> = state
+        .segments
+        .into_iter()
+        .map(|entry| (entry.header.id, entry))
+        .collect();
+    let listed = segments.last_key_value().map_or(0, |(id, _)| id.0);
+    let holdings = Holdings {
+        catalogue: Arc::new(catalogue),
+        state_log,
+        meta,
+        segments,
+        unmergeable,
+        next_segment: newest.max(listed) + 1,
+    };
+    Ok((holdings, state.state))
+}
+
+fn unopened(error: CatalogueError) -> OpenError {
+    match error {
+        CatalogueError::Io(source) => OpenError::Io {
+            what: "opening the catalogue".into(),
+            source,
+        },
+        other => OpenError::Catalogue(other.to_string()),
+    }
+}
+
+fn open_catalogue(
+    store: &Store,
+    options: &Options,
+) -> Result<(Catalogue, CatalogueState), CatalogueError> {
+    let catalogue = Catalogue::open(&store.catalogue_dir(), options.sled_cache)?;
+    let state = catalogue.load()?;
+    if state.meta.is_some_and(|meta| meta.store != store.id()) {
+        return Err(CatalogueError::Damaged("it is another store's".into()));
+    }
+    if store.found().unclean_boot {
+        catalogue.verify_ids()?;
+    }
+    Ok((catalogue, state))
+}
+
+fn set_torn_aside(store: &Store, state_log: &StateLog, replay: &mut Replay<'_>) -> io::Result<()> {
+    let Some(torn) = state_log.torn()? else {
+        return Ok(());
+    };
+    let name = format!("state-log-{}-torn", state_log.generation());
+    log::warn!(
+        "the state log ends in {} torn bytes, copied to quarantine/{name}",
+        torn.len()
+    );
+    replay.report.cut_bytes += torn.len() as u64;
+    store.quarantine_bytes(&name, &torn)
+}
+
+/// Sees to it that the state log says what the catalogue says. Where it can't be written now, it will be another time.
+fn bring_up(state_log: &mut StateLog, catalogue: &Catalogue, meta: Meta) {
+    let behind = state_log.generation() < meta.sealed_through;
+    // What is ahead is of a journal that will be sealed again, which appends it again.
+    let ahead = state_log.generation() > meta.sealed_through;
+    if ahead || !(behind || state_log.wants_rewrite()) {
+        return;
+    }
+    if let Err(error) = state_log.rewrite(catalogue, meta.sealed_through) {
+        log::warn!("the state log could not be made again: {error}");
+    }
+}
+
+/// Numbers of the segments that are there, in order. What was not finished is removed.
+fn segment_files(store: &Store) -> io::Result<Vec<SegmentId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(store.segment_dir())? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("tmp")) {
+            fs::remove_file(path)?;
+            continue;
+        }
+        let name = path.file_name().and_then(OsStr::to_str);
+        found.extend(name.and_then(SegmentId::of_file_name));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Removes segments that were merged into others, or never became known.
+fn remove_leftovers(store: &Store, found: &[SegmentId], listed: &[SegmentEntry]) -> io::Result<()> {
+    let listed: HashSet<_> = listed.iter().map(|entry| entry.header.id).collect();
+    for id in found.iter().filter(|id| !listed.contains(id)) {
+        match fs::remove_file(id.path(&store.segment_dir())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Fills an empty catalogue with what the other files say.
+fn rebuild(
+    store: &Store,
+    catalogue: &Catalogue,
+    state_log: &StateLog,
+    found: &[SegmentId],
+    journals: &[JournalFile],
+    replay: &mut Replay<'_>,
+) -> Result<(), OpenError> {
+    let mut state = SealedState::default();
+    let replayed = state_log
+        .replay(|record| {
+            state.apply(&record);
+            Ok::<_, io::Error>(())
+        })
+        .during(|| "reading the state log".into())?;
+    state.is_partial = !replayed.damaged.is_empty();
+    tell_damaged(state_log, &replayed, replay);
+    let mut segments = Vec::new();
+    for summary in whole_segments(store, found, replay)? {
+        if !is_to_be_sealed_again(store, &summary, &replayed, journals)? {
+            segments.push(summary);
+        }
+    }
+    replay.report.catalogue_rebuilt = replayed.generation > 0 || !segments.is_empty();
+    let newest = segments.iter().map(|segment| segment.header.generations.1);
+    let meta = Meta {
+        store: store.id(),
+        sealed_through: newest.fold(replayed.generation, u64::max),
+        next_log: state.next_log,
+    };
+    let mut batch = CatalogueBatch::new(&meta);
+    for segment in &segments {
+        let runs = state.live_runs(segment);
+        let entry = SegmentEntry {
+            header: segment.header,
+            file_len: segment.file_len,
+        };
+        batch.put_segment(&entry, &runs);
+        put_ids(store, &mut batch, segment.header.id, &runs, replay);
+    }
+    for (log, entry) in &state.logs {
+        batch.put_log(*log, entry);
+    }
+    for (key, value) in &state.map {
+        batch.put_state(key, value);
+    }
+    catalogue.commit(batch).map_err(unopened)
+}
+
+fn tell_damaged(state_log: &StateLog, replayed: &Replayed, replay: &mut Replay<'_>) {
+    for range in &replayed.damaged {
+        let path = state_log.path().display();
+        replay.damage(&format!(
+            "{path} is damaged from {} to {}: changes of state are lost",
+            range.start, range.end
+        ));
+    }
+}
+
+/// Of the segments that can be read, those that no newer one replaces.
+fn whole_segments(
+    store: &Store,
+    found: &[SegmentId],
+    replay: &mut Replay<'_>,
+) -> Result<Vec<SegmentSummary>, OpenError> {
+    let mut kept: Vec<SegmentSummary> = Vec::new();
+    for &id in found.iter().rev() {
+        let path: PathBuf = id.path(&store.segment_dir());
+        let doing = || format!("reading {}", path.display());
+        let file = SegmentFile::open(&store.segment_dir(), id).during(doing)?;
+        match file.summary() {
+            Ok(summary) => {
+                let (low, high) = summary.header.generations;
+                let replaces = |newer: &SegmentSummary| {
+                    newer.header.generations.0 <= high && low <= newer.header.generations.1
+                };
+                if !kept.iter().any(replaces) {
+                    kept.push(summary);
+                }
+            }
+            Err(damaged) => {
+                let aside = store.quarantine(&path).during(doing)?;
+                replay.damage(&format!("{damaged}; it is kept as {}", aside.display()));
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// Whether the segment was made of a journal that is still there, without becoming known: the state log says so.
+fn is_to_be_sealed_again(
+    store: &Store,
+    segment: &SegmentSummary,
+    replayed: &Replayed,
+    journals: &[JournalFile],
+) -> Result<bool, OpenError> {
+    let (low, high) = segment.header.generations;
+    if high <= replayed.generation {
+        return Ok(false);
+    }
+    for journal in journals {
+        let generation = newest_generation(&read(journal)?, store.id(), replayed.generation);
+        if generation.is_some_and(|generation| (low..=high).contains(&generation)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn put_ids(
+    store: &Store,
+    batch: &mut CatalogueBatch,
+    segment: SegmentId,
+    runs: &[RunDescriptor],
+    replay: &mut Replay<'_>,
+) {
+    let Ok(file) = SegmentFile::open(&store.segment_dir(), segment) else {
+        return;
+    };
+    for run in runs {
+        match file.client_ids(run) {
+            Ok(ids) => {
+                for (id, sequence) in ids {
+                    batch.put_id(run.log, &id, sequence);
+                }
+            }
+            Err(damaged) => {
+                log::error!("{damaged}: ids that clients supplied are lost");
+                replay
+                    .report
+                    .quarantined
+                    .push(format!("nothing: {damaged}"));
+            }
+        }
+    }
+}
+
+/// What the state log says, with the segments' runs.
+#[derive(Debug)]
+struct SealedState {
+    logs: BTreeMap<LogNumber, LogEntry>,
+    removed: BTreeSet<LogNumber>,
+    map: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    next_log: u64,
+    /// Some of the state log is lost: a log that it does not tell of may live.
+    is_partial: bool,
+    /// Behind the newest run of each log.
+    ends: BTreeMap<LogNumber, Vec<(Sequence, Sequence)>>,
+}
+
+impl Default for SealedState {
+    fn default() -> Self {
+        Self {
+            logs: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            map: BTreeMap::new(),
+            next_log: 1,
+            is_partial: false,
+            ends: BTreeMap::new(),
+        }
+    }
+}
+
+const EMPTY: LogEntry = LogEntry {
+    first: Sequence(1),
+    last: Sequence::ZERO,
+    last_time: Timestamp(0),
+};
+
+impl SealedState {
+    fn apply(&mut self, record: &RecordView<'_>) {
+        match *record {
+            RecordView::CreateLog(log) => {
+                self.next_log = self.next_log.max(log.0 + 1);
+                self.logs.entry(log).or_insert(EMPTY);
+            }
+            RecordView::RemoveLog(log) => {
+                self.logs.remove(&log);
+                self.removed.insert(log);
+            }
+            RecordView::Truncate { log, first } => {
+                if let Some(entry) = self.logs.get_mut(&log) {
+                    entry.first = entry.first.max(first);
+                    entry.last = entry.last.max(entry.first.previous());
+                }
+            }
+            RecordView::Put { key, value } => {
+                self.map.insert(key.into(), value.into());
+            }
+            RecordView::Delete { key } => {
+                self.map.remove(key);
+            }
+            RecordView::Publications { .. } => {}
+        }
+    }
+
+    /// The segment's runs that are live and don't tell again what another tells. Their logs are as long as they say.
+    fn live_runs(&mut self, segment: &SegmentSummary) -> Vec<RunDescriptor> {
+        let mut live = Vec::new();
+        for run in &segment.runs {
+            if self.is_partial && !self.removed.contains(&run.log) {
+                self.next_log = self.next_log.max(run.log.0 + 1);
+                self.logs.entry(run.log).or_insert(EMPTY);
+            }
+            let Some(entry) = self.logs.get_mut(&run.log) else {
+                continue;
+            };
+            let told = self.ends.entry(run.log).or_default();
+            let overlaps = told
+                .iter()
+                .any(|(first, last)| *first <= run.last && run.first <= *last);
+            if run.last < entry.first || overlaps {
+                continue;
+            }
+            told.push((run.first, run.last));
+            entry.last = entry.last.max(run.last);
+            entry.last_time = entry.last_time.max(run.last_time);
+            live.push(*run);
+        }
+        live
+    }
+}
