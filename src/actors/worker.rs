@@ -137,6 +137,9 @@ impl Neighbours {
     }
 }
 
+/// How far one connection was served.
+type ConnectionCursors = (ConnectionId, Vec<Handed>);
+
 type Connections = HashMap<ConnectionId, Rc<Connection>, foldhash::fast::RandomState>;
 
 /// What one HTTP worker's sessions and its Hub share.
@@ -165,7 +168,7 @@ pub(crate) struct Worker {
     parked: RefCell<Vec<Rc<Connection>>>,
     is_reading: Cell<bool>,
     /// Cursors of durable connections that ended since `CloseAll`.
-    last_cursors: RefCell<Option<Vec<(ConnectionId, Vec<Handed>)>>>,
+    last_cursors: RefCell<Option<Vec<ConnectionCursors>>>,
     pub(super) emptied: Notify,
 }
 
@@ -329,8 +332,9 @@ impl Worker {
         });
     }
 
-    /// No session reads commands any more.
+    /// No session reads commands any more, and no connection begins.
     pub(super) fn stop_reading(&self) {
+        self.gate.close();
         self.is_reading.set(false);
     }
 }
@@ -537,17 +541,8 @@ impl Worker {
     }
 
     /// The cursors that were kept.
-    pub(super) fn take_cursors(&self) -> Vec<(ConnectionId, Vec<Handed>)> {
+    pub(super) fn take_cursors(&self) -> Vec<ConnectionCursors> {
         self.last_cursors.take().unwrap_or_default()
-    }
-
-    /// Drops the closing connections whose time is up.
-    pub(super) fn end_overdue(&self, now: u64) {
-        for connection in self.connections() {
-            if connection.phase() == Phase::Closing && now >= connection.close_by() {
-                self.end(&connection);
-            }
-        }
     }
 }
 

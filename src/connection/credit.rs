@@ -78,11 +78,6 @@ impl Credit {
         self.bytes.set(bytes);
         self.is_starved.get() && commands <= MAX_COMMANDS / 2 && bytes <= self.max_bytes / 2
     }
-
-    /// Whether the session reads nothing because the client has no credit left.
-    pub(crate) fn is_starved(&self) -> bool {
-        self.is_starved.get()
-    }
 }
 
 #[cfg(test)]

@@ -50,11 +50,6 @@ impl Gate {
         })
     }
 
-    /// Connections that there are.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Relaxed)
-    }
-
     /// From now on no connection may begin.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Relaxed);
@@ -101,7 +96,7 @@ mod tests {
         let first = gate.enter();
         let second = gate.enter();
         assert!(first.is_granted() && !second.is_granted());
-        assert_eq!(gate.connections(), 2);
+        assert_eq!(gate.connections.load(Relaxed), 2);
         drop((first, second));
         assert!(gate.enter().is_granted());
     }

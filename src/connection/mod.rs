@@ -117,6 +117,7 @@ pub(crate) struct Connection {
     /// Those that need pages, in turn.
     behind: RefCell<VecDeque<Rc<Subscriber>>>,
     paging: Cell<Paging>,
+    page_failed: Cell<bool>,
     is_holding: Cell<bool>,
     held: RefCell<VecDeque<Held>>,
     permit: RefCell<Option<Rc<Permit>>>,
@@ -159,6 +160,7 @@ impl Connection {
             subscribers: RefCell::new(Vec::new()),
             behind: RefCell::new(VecDeque::new()),
             paging: Cell::new(Paging::Idle),
+            page_failed: Cell::new(false),
             is_holding: Cell::new(false),
             held: RefCell::new(VecDeque::new()),
             permit: RefCell::new(Some(permit)),
@@ -444,6 +446,11 @@ impl Connection {
     /// Changes the state of reading pages.
     pub(crate) fn set_paging(&self, paging: Paging) {
         self.paging.set(paging);
+    }
+
+    /// Notes whether the last page could be read. Returns whether the one before could not.
+    pub(crate) fn page_failed(&self, failed: bool) -> bool {
+        self.page_failed.replace(failed)
     }
 }
 

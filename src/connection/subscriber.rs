@@ -136,11 +136,6 @@ impl Subscriber {
         self.is_attached.set(false);
     }
 
-    /// Whether it still is one.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.is_attached.get()
-    }
-
     /// Where it stands in the Hub's table.
     pub(crate) fn place(&self) -> Option<u32> {
         self.place.get()

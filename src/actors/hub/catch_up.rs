@@ -107,13 +107,16 @@ impl Worker {
             Ok(page) => page,
             Err(ReadError::Gone) => return connection.leave_behind(subscriber),
             Err(error) => {
-                log::warn!(
-                    "a subscriber of {} has to wait for what it missed: {error}",
-                    subscriber.subscription
-                );
+                if !connection.page_failed(true) {
+                    log::warn!(
+                        "a subscriber of {} has to wait for what it missed: {error}",
+                        subscriber.subscription
+                    );
+                }
                 return connection.set_paging(Paging::Paused);
             }
         };
+        connection.page_failed(false);
         // If it has moved since, the next page is asked for from where it stands.
         let Some(served) = subscriber.serve(after, page) else {
             return;

@@ -289,6 +289,10 @@ impl Worker {
                     (effect.first.previous(), false)
                 }
             };
+            if connection.phase() == Phase::Ended {
+                let mut table = worker.table.borrow_mut();
+                return table.retract(effect.subscription, effect.log);
+            }
             effect.start = Start::At { cursor, recovered };
             worker.go_on(&connection, |worker| worker.subscribe(&connection, &effect));
         });

@@ -19,10 +19,10 @@ impl Worker {
         for connection in self.connections() {
             match connection.phase() {
                 Phase::Open => self.look(&connection, now),
+                Phase::Closing if now >= connection.close_by() => self.end(&connection),
                 Phase::Opening | Phase::Closing | Phase::Ended => {}
             }
         }
-        self.end_overdue(now);
         self.unpark();
     }
 
