@@ -63,6 +63,29 @@ impl ErrorCode {
         }
     }
 
+    /// The code that stands on the wire as `text`.
+    pub fn of_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
+    const ALL: [Self; 15] = [
+        Self::Malformed,
+        Self::UnknownCommand,
+        Self::UnsupportedFormat,
+        Self::InvalidArgument,
+        Self::NotFound,
+        Self::KindMismatch,
+        Self::Conflict,
+        Self::NotAuthorized,
+        Self::TooLarge,
+        Self::RateLimited,
+        Self::LimitReached,
+        Self::LogFull,
+        Self::LogUnavailable,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
+
     /// Whether the same command may succeed later without anybody changing it.
     pub fn is_temporary(self) -> bool {
         matches!(
@@ -107,6 +130,14 @@ pub struct ServerError {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription_id: Option<SubscriptionId>,
 }
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for ServerError {}
 
 impl ServerError {
     /// An error that says `message`; `temporary` follows from the code.

@@ -1,5 +1,7 @@
 //! What the server says (protocol, section 5).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -46,7 +48,7 @@ pub struct Welcome {
     pub durable: bool,
     pub resumed: bool,
     pub subscriptions: Vec<RestoredSubscription>,
-    pub server: &'static str,
+    pub server: Cow<'static, str>,
     pub limits: Limits,
 }
 
@@ -190,6 +192,20 @@ pub struct Gap {
     pub from: Sequence,
     pub to: Sequence,
     pub cause: GapCause,
+}
+
+/// A publication as a client gets it: delivered, or out of the log.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the fields are those of the protocol's table")]
+pub struct ReceivedPublication {
+    pub subscription_id: SubscriptionId,
+    pub publication_id: PublicationId,
+    pub sequence: Sequence,
+    pub time: Timestamp,
+    pub publisher: Option<Box<str>>,
+    pub data: Bytes,
+    /// Which delivery this is, from 1 (Queue).
+    pub delivery: Option<u64>,
 }
 
 /// Why publications are missing.

@@ -12,7 +12,7 @@ mod item;
 use std::borrow::Cow;
 
 use cursor::{ARRAY, BREAK, Cursor, MAP, MAX_NESTING, TEXT, UNSIGNED};
-pub(super) use item::{Excerpt, Item, SeenKeys};
+pub(super) use item::{Excerpt, Item, Members, SeenKeys};
 
 use super::{NUMBER_LIMIT, RequestId};
 
@@ -48,14 +48,19 @@ pub(super) fn scan(message: &[u8]) -> Result<Envelope<'_>, (Option<RequestId>, M
     if let Some(envelope) = plain_envelope(message) {
         return Ok(envelope);
     }
-    let mut cursor = Cursor::new(message);
-    cursor
-        .skip_item(0)
-        .map_err(|malformed| (begun_request_id(message), malformed))?;
-    if cursor.at() < message.len() {
-        return Err((begun_request_id(message), Malformed::Trailing(cursor.at())));
+    only_item(message)
+        .and_then(|item| envelope(item).ok_or(Malformed::NoCommand))
+        .map_err(|malformed| (begun_request_id(message), malformed))
+}
+
+/// The one well-formed item that `bytes` is.
+pub(super) fn only_item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.skip_item(0)?;
+    if cursor.at() < bytes.len() {
+        return Err(Malformed::Trailing(cursor.at()));
     }
-    envelope(Item::new(message)).ok_or_else(|| (begun_request_id(message), Malformed::NoCommand))
+    Ok(Item::new(bytes))
 }
 
 /// What nearly every client sends, `[id, {name: fields}]` or `{name: fields}` without tags and indefinite lengths round

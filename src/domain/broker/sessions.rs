@@ -208,7 +208,7 @@ impl Broker {
             durable: session.durable,
             resumed: session.resumed,
             subscriptions: told,
-            server: SERVER,
+            server: SERVER.into(),
             limits: self.limits.limits,
         };
         let effect = WelcomeEffect {

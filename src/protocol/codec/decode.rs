@@ -73,6 +73,14 @@ fn decode_command(
     })
 }
 
+/// The name of the command that is called `name`.
+pub(super) fn known_command(name: &str) -> Option<&'static str> {
+    COMMANDS
+        .iter()
+        .map(|(known, _)| *known)
+        .find(|known| *known == name)
+}
+
 fn ping(fields: &mut Fields<'_>) -> Result<ClientCommand, Failure> {
     let [] = fields.pick([])?;
     Ok(ClientCommand::Ping)

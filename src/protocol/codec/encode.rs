@@ -116,7 +116,7 @@ fn put_envelope(out: &mut BytesMut, request_id: Option<RequestId>) {
 }
 
 /// The head of an item of major type `major` (in the upper three bits) with argument `value`: the bytes and their number.
-fn shortest(major: u8, value: u64) -> ([u8; 9], usize) {
+pub(super) fn shortest(major: u8, value: u64) -> ([u8; 9], usize) {
     let mut head = [0; 9];
     let (additional, len) = match value {
         0..=23 => (value as u8, 0),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::value::{WireBytes, WireIds, WireReference, WireUuid, decode};
-use crate::protocol::scan::{Excerpt, Item, SeenKeys};
+use crate::protocol::scan::{Excerpt, Item, Members, SeenKeys};
 use crate::protocol::{
     Durability, ErrorCode, Kind, MAX_ENTRIES, NUMBER_LIMIT, PublicationId, Sequence, ServerError,
     SubscribeFrom, SubscriptionId, SubscriptionReference, Timestamp,
@@ -60,6 +60,16 @@ impl<'m> Fields<'m> {
             map,
             about: None,
         }
+    }
+
+    /// The fields that `map`, a value among these, has itself.
+    pub(super) fn within(&self, map: Item<'m>) -> Self {
+        Self::new(self.message, map)
+    }
+
+    /// The part of the message that `slice` of it is.
+    pub(super) fn slice(&self, slice: &'m [u8]) -> Bytes {
+        self.message.slice_ref(slice)
     }
 
     /// The fields with these names; others are ignored.
@@ -148,6 +158,12 @@ pub(super) struct Field<'m> {
 
 impl<'m> Field<'m> {
     const BYTES: &'static str = "a byte string";
+    pub(super) const UUID: &'static str = "a UUID";
+    pub(super) const NUMBER: &'static str = "an integer";
+    pub(super) const BOOLEAN: &'static str = "true or false";
+    pub(super) const TEXT: &'static str = "a text";
+    pub(super) const MAP: &'static str = "a map";
+    pub(super) const ARRAY: &'static str = "an array";
     pub(super) const IDS: &'static str = "an array of at most 10,000 UUIDs";
 
     /// Whether it is there and not `null`.
@@ -191,13 +207,26 @@ impl<'m> Field<'m> {
 
     /// The map that it is, if it is given.
     pub(super) fn map(&self) -> Result<Option<Item<'m>>, Failure> {
-        self.optional(|field, item| {
-            if item.is_map() {
-                Ok(item)
-            } else {
-                Err(field.wrong(item, "a map"))
-            }
-        })
+        self.optional(Self::any_map)
+    }
+
+    pub(super) fn any_map(&self, item: Item<'m>) -> Result<Item<'m>, Failure> {
+        if item.is_map() {
+            Ok(item)
+        } else {
+            Err(self.wrong(item, Self::MAP))
+        }
+    }
+
+    pub(super) fn elements(&self, item: Item<'m>) -> Result<Members<'m>, Failure> {
+        item.elements().ok_or_else(|| self.wrong(item, Self::ARRAY))
+    }
+
+    pub(super) fn text(&self, item: Item<'m>) -> Result<Box<str>, Failure> {
+        item.text()
+            .and_then(|text| String::from_utf8(text.into_owned()).ok())
+            .map(String::into_boxed_str)
+            .ok_or_else(|| self.wrong(item, Self::TEXT))
     }
 
     pub(super) fn no_key_twice(&self) -> Result<(), Failure> {
@@ -216,7 +245,7 @@ impl<'m> Field<'m> {
     pub(super) fn uuid<T: From<Uuid>>(&self, item: Item<'m>) -> Result<T, Failure> {
         decode(item)
             .map(|WireUuid(uuid)| T::from(uuid))
-            .ok_or_else(|| self.wrong(item, "a UUID"))
+            .ok_or_else(|| self.wrong(item, Self::UUID))
     }
 
     fn bytes(&self, item: Item<'m>) -> Result<Cow<'m, [u8]>, Failure> {
@@ -232,7 +261,7 @@ impl<'m> Field<'m> {
     }
 
     pub(super) fn boolean(&self, item: Item<'m>) -> Result<bool, Failure> {
-        decode(item).ok_or_else(|| self.wrong(item, "true or false"))
+        decode(item).ok_or_else(|| self.wrong(item, Self::BOOLEAN))
     }
 
     fn number(&self, item: Item<'m>, range: RangeInclusive<u64>) -> Result<u64, Failure> {
@@ -261,6 +290,10 @@ impl<'m> Field<'m> {
 
     pub(super) fn position(&self, item: Item<'m>) -> Result<Sequence, Failure> {
         self.natural(item).map(Sequence)
+    }
+
+    pub(super) fn time(&self, item: Item<'m>) -> Result<Timestamp, Failure> {
+        self.natural(item).map(Timestamp)
     }
 
     pub(super) fn prefetch(&self, item: Item<'m>) -> Result<u16, Failure> {

@@ -1,17 +1,22 @@
 //! Between bytes and [`Request`](super::Request), [`ServerResponse`](super::ServerResponse). The only user of serde_cbor.
 //!
-//! `decode` turns a scanned message into a command, field by field; `encode` makes responses into ready frames. What is
-//! well-formed is judged by `scan` before serde_cbor sees a byte.
+//! `decode` turns a scanned message into a command, field by field; `encode` makes responses into ready frames. Those are
+//! the server's; the client's are `request`, which makes commands into messages, and `response`, which decodes what comes
+//! back. What is well-formed is judged by `scan` before serde_cbor sees a byte.
 
 mod decode;
 mod encode;
 mod field;
+mod request;
+mod response;
 mod value;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use decode::decode_request;
 pub use encode::{encode_response, encoded_len};
+pub use request::encode_request;
+pub use response::{NotAResponse, Received, ServerMessage, decode_publication, decode_response};
 
 use super::{RequestId, ServerError};
 

@@ -69,7 +69,8 @@ impl<'m> Item<'m> {
             .find(|key| !seen.insert(*key))
     }
 
-    pub(super) fn elements(self) -> Option<Members<'m>> {
+    /// The elements, if it is an array.
+    pub(in crate::protocol) fn elements(self) -> Option<Members<'m>> {
         self.members(ARRAY)
     }
 
@@ -191,7 +192,7 @@ impl fmt::Display for Excerpt<'_> {
 }
 
 /// The elements of an array, or the keys and values of a map in turn.
-pub(super) struct Members<'m> {
+pub(in crate::protocol) struct Members<'m> {
     cursor: Cursor<'m>,
     /// `None` until a break.
     left: Option<u64>,

@@ -135,7 +135,7 @@ fn welcome_travels_with_what_was_restored() {
             cursor: Sequence(7),
             recovered: true,
         }],
-        server: SERVER,
+        server: SERVER.into(),
         limits: Limits {
             max_message_size: 262_144,
             max_subscriptions: 128,
