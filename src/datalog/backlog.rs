@@ -43,6 +43,8 @@ pub(crate) struct Backlog {
     next_number: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
+    #[cfg(test)]
+    full_disk: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +114,8 @@ impl Backlog {
                 ..State::default()
             }),
             changed: Condvar::new(),
+            #[cfg(test)]
+            full_disk: false.into(),
         }
     }
 
@@ -251,8 +255,24 @@ impl Backlog {
         Ok(())
     }
 
+    /// From now on everything that takes room fails, or does so no more.
+    #[cfg(test)]
+    pub(crate) fn pretend_full_disk(&self, full: bool) {
+        self.full_disk.store(full, Ordering::SeqCst);
+    }
+
+    /// Where tests make the disk full.
+    pub(crate) fn ask_for_room(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.full_disk.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
     /// Makes a journal file of the usual size.
     pub(crate) fn make(&self) -> io::Result<JournalFile> {
+        self.ask_for_room()?;
         JournalFile::create(&self.dir, self.next_number(), self.journal_size)
     }
 
@@ -274,6 +294,15 @@ impl Backlog {
     /// A merge begins, or what it made is known.
     pub(crate) fn set_merging(&self, merging: bool) {
         self.state.lock().merging = merging;
+    }
+
+    /// Waits until the background thread found the disk full and waits itself.
+    #[cfg(test)]
+    pub(crate) fn wait_until_full(&self) {
+        let mut state = self.state.lock();
+        while !state.idle || state.full.is_none() {
+            self.changed.wait(&mut state);
+        }
     }
 
     /// Waits until the background thread has nothing to do.

@@ -255,6 +255,10 @@ impl DataLog {
         self.rotate().unwrap();
     }
 
+    pub(super) fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
     /// Waits until everything that can be done in the background is done.
     pub(super) fn settle(&mut self) {
         self.sync().unwrap();

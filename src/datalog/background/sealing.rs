@@ -18,6 +18,7 @@ use crate::datalog::{
 impl Worker {
     /// Seals the oldest journal that waits for it. Can be repeated if it did not come to its end.
     pub(super) fn seal(&mut self, journal: Unsealed) -> Result<(), Trouble> {
+        self.backlog.ask_for_room()?;
         let generation = journal.generation;
         let bytes = journal.file.read_all()?;
         let (batches, damaged) = self.batches(&bytes, &journal.spans);

@@ -67,7 +67,14 @@ impl<'a> Replay<'a> {
         let scan = scan(&bytes, self.store.id(), sealed_through, self.last_batch);
         let generation = scan.generation.unwrap_or_default();
         let is_cut = self.cut(&file, generation, &bytes, &scan)?;
+        // Earlier runs' journals were looked at, and cut, by the start of the last one.
+        let is_damaged_tail =
+            scan.torn.is_some() && (!found.unclean || generation < found.generation);
+        let tail = format!("the end of {} is damaged", file.path().display());
         if scan.spans.is_empty() && is_cut {
+            if is_damaged_tail {
+                self.damage(&tail);
+            }
             return Ok(Err(file));
         }
         let file = Arc::new(file);
@@ -85,6 +92,9 @@ impl<'a> Replay<'a> {
                 self.set_damaged_aside(&file, generation, &bytes, range);
             }
             self.span(&bytes, generation, span);
+        }
+        if is_damaged_tail {
+            self.damage(&tail);
         }
         Ok(Ok(Unsealed {
             file,

@@ -1,6 +1,8 @@
 //! The data log as a whole, on real files.
 
 mod basics;
+mod damage;
+mod full_disk;
 mod model;
 
 use std::path::Path;
