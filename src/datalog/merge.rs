@@ -311,7 +311,12 @@ mod tests {
         let at = bytes.len() - 40;
         bytes[at] ^= 1;
         fs::write(file.path(), bytes).unwrap();
-        let refused = merge(&[file.clone()], &everything, dir.path(), SegmentId(2));
+        let refused = merge(
+            std::slice::from_ref(&file),
+            &everything,
+            dir.path(),
+            SegmentId(2),
+        );
         assert!(matches!(refused, Err(MergeError::Input(_))), "{refused:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(file.run_index(&summary.runs[0]).is_ok());

@@ -468,11 +468,12 @@ mod tests {
                 [put(3), Record::RemoveLog(LogNumber(1)), put(4)],
                 "byte {at}"
             );
+            let damaged = std::iter::once(0..first as u64).collect();
             assert_eq!(
                 replayed,
                 Replayed {
                     generation: 4,
-                    damaged: vec![0..first as u64]
+                    damaged
                 }
             );
         }

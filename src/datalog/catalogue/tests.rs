@@ -44,7 +44,7 @@ fn run(log: u64, first: u64, last: u64, segment: u64) -> RunDescriptor {
         index_offset: 2_000_000,
         index_len: 30,
         stored_bytes: 2300,
-        client_ids: first % 2 == 0,
+        client_ids: first.is_multiple_of(2),
     }
 }
 
