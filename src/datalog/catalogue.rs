@@ -8,14 +8,14 @@
 //! One tree holds everything, so that one sled batch is one change. The first byte of a key is its kind:
 //!
 //! ```text
-//! r log first segment  descriptor of a run                s segment  generations, level, length of the file
+//! r segment number     descriptors of some of its runs    s segment  generations, level, length of the file
 //! l log                first, last, time of the last      k key      entry of the state map
 //! i log id             sequence of a client-supplied id   x log      a removed log whose ids are still to be removed
 //! m                    store, sealed through, next log    a, j       count and sum of all other entries; of the ids
 //! ```
 //!
 //! Invariants:
-//! * A run counts only if its segment is listed. A commit puts the runs and ids of a new segment first, then, in one sled
+//! * A run counts only if its segment is listed, and is never changed: whether it is dead, its log says. A commit puts the runs and ids of a new segment first, then, in one sled
 //!   batch, everything else: the segment instead of those that it replaces, logs, state, `m`. What a commit that did not
 //!   end left behind counts for nothing, and goes with the next one.
 //! * sled's own checksums cover what it writes, not what it forgets: `a` and `j` tell when an entry was lost.
@@ -29,7 +29,7 @@ mod guard;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub(crate) use batch::CatalogueBatch;
 pub(crate) use entry::{LogEntry, Meta, SegmentEntry};
 pub use guard::panic_is_contained;
 
-use super::segment::RunDescriptor;
+use super::segment::{RunDescriptor, SegmentId};
 use super::{LogNumber, Record};
 use crate::protocol::{PublicationId, Sequence};
 use database::Database;
@@ -91,7 +91,7 @@ impl From<sled::Error> for CatalogueError {
 pub(crate) struct CatalogueState {
     /// None: the catalogue is new and empty.
     pub(crate) meta: Option<Meta>,
-    /// In order of (log, first sequence); no two overlap. Those of listed segments only.
+    /// In order of (log, first sequence); no two overlap. Dead ones are among them.
     pub(crate) runs: Vec<RunDescriptor>,
     /// In order of their number.
     pub(crate) segments: Vec<SegmentEntry>,
@@ -115,8 +115,8 @@ pub(crate) struct Catalogue {
 struct Accounts {
     entries: Account,
     ids: Account,
-    /// Runs that count for nothing; they go with the next commit.
-    strays: Vec<Change>,
+    /// Segments that are not listed and have runs; these go with the next commit.
+    strays: BTreeSet<SegmentId>,
 }
 
 impl Catalogue {
@@ -161,10 +161,19 @@ impl Catalogue {
             found.segments.push(SegmentEntry::decode(key, value)?);
             Some(())
         })?;
+        let mut strays = BTreeSet::new();
         self.for_each(RUN, |key, value| {
             add(key, value);
-            found.runs.push(entry::decode_run(key, value)?);
-            Some(())
+            let segment = entry::decode_runs_key(key)?;
+            let listed = &found.segments;
+            if listed
+                .binary_search_by_key(&segment, |entry| entry.header.id)
+                .is_err()
+            {
+                strays.insert(segment);
+                return Some(());
+            }
+            entry::decode_runs(segment, value, &mut found.runs)
         })?;
         self.for_each(LOG, |key, value| {
             add(key, value);
@@ -193,19 +202,8 @@ impl Catalogue {
         if found.meta.is_none() && (account, accounts.ids) != <(Account, Account)>::default() {
             return Err(self.database.damage("it was never completed".into()));
         }
-        let listed = |id| {
-            found
-                .segments
-                .binary_search_by_key(&id, |entry| entry.header.id)
-                .is_ok()
-        };
-        found.runs.retain(|run| {
-            let counts = listed(run.segment);
-            if !counts {
-                accounts.strays.push((entry::run_key(run), New::None));
-            }
-            counts
-        });
+        accounts.strays = strays;
+        found.runs.sort_unstable_by_key(|run| (run.log, run.first));
         let overlapping = found
             .runs
             .windows(2)
@@ -253,9 +251,10 @@ impl Catalogue {
             ids,
             strays,
         } = &mut *accounts;
-        // First: one of them may come again as a new run.
-        for slice in strays.chunks(SLICE) {
-            self.apply(ACCOUNT, entries, slice)?;
+        // Also what an earlier try left of a segment that now has other runs.
+        strays.extend(&batch.new_segments);
+        for segment in strays.iter() {
+            self.remove_runs(*segment, entries)?;
         }
         strays.clear();
         for slice in batch.new_runs.chunks(SLICE) {
@@ -266,28 +265,28 @@ impl Catalogue {
         }
         let last: Vec<Change> = batch.last.into_iter().collect();
         self.apply(ACCOUNT, entries, &last)?;
-        self.database.sync()
-    }
-
-    /// Removes runs of segments that are not listed any more, some at a time. Not synced: what is undone by a failure is
-    /// done again.
-    ///
-    /// # Errors
-    /// If sled fails.
-    pub(crate) fn forget_runs(
-        &self,
-        runs: impl IntoIterator<Item = RunDescriptor>,
-    ) -> Result<(), CatalogueError> {
-        let mut accounts = self.accounts.lock();
-        let mut runs = runs
-            .into_iter()
-            .map(|run| (entry::run_key(&run), New::None))
-            .peekable();
-        while runs.peek().is_some() {
-            let slice: Vec<Change> = runs.by_ref().take(SLICE).collect();
-            self.apply(ACCOUNT, &mut accounts.entries, &slice)?;
+        self.database.sync()?;
+        for segment in batch.old_segments {
+            self.remove_runs(segment, entries)?;
         }
         Ok(())
+    }
+
+    /// Removes the runs of a segment that is not listed.
+    fn remove_runs(&self, segment: SegmentId, account: &mut Account) -> Result<(), CatalogueError> {
+        let prefix = entry::runs_of(segment);
+        let keys = self.database.ask(|db| {
+            db.scan_prefix(&prefix)
+                .keys()
+                .collect::<sled::Result<Vec<_>>>()
+        })?;
+        let removals: Vec<Change> = keys
+            .iter()
+            .map(|key| (key.as_ref().into(), New::None))
+            .collect();
+        removals
+            .chunks(SLICE)
+            .try_for_each(|slice| self.apply(ACCOUNT, account, slice))
     }
 
     /// Where the log has the client-supplied `id`, as far as it is sealed; it may be below the log's first.

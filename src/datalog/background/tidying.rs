@@ -65,17 +65,13 @@ impl Worker {
             .copied()
             .filter(|&id| is_over(id) && !busy.contains(&id))
             .collect();
-        let (of_over, others): (Vec<_>, Vec<_>) = dead
-            .into_iter()
-            .partition(|run| over.contains(&run.segment));
-        for run in &others {
-            batch.remove_run(run);
-        }
         for segment in &over {
             batch.remove_segment(*segment);
         }
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.holdings.catalogue.commit(batch)?;
-        self.holdings.catalogue.forget_runs(of_over)?;
         for segment in over {
             self.holdings.segments.remove(&segment);
             let is_odd = self.holdings.unmergeable.remove(&segment);
@@ -195,13 +191,11 @@ impl Worker {
         };
         self.sync_journals()?;
         let mut batch = CatalogueBatch::new(&self.holdings.meta);
-        let mut footers = Vec::new();
         for file in &merging.inputs {
             if let Ok(footer) = file.footer() {
                 for run in footer.runs() {
                     self.remove_ids(&mut batch, &run);
                 }
-                footers.push(footer);
             }
             batch.remove_segment(file.id());
         }
@@ -230,9 +224,6 @@ impl Worker {
             .index
             .merge(&inputs, output.map(|(_, file)| file), runs);
         self.backlog.bury(dead);
-        for footer in footers {
-            self.holdings.catalogue.forget_runs(footer.runs())?;
-        }
         self.remove_inputs(&merging.inputs, &merged)?;
         self.backlog.retry_soon();
         Ok(())

@@ -10,8 +10,10 @@ use crate::protocol::{PublicationId, Sequence};
 /// A change of the catalogue.
 #[derive(Clone, Debug)]
 pub(crate) struct CatalogueBatch {
+    pub(super) new_segments: Vec<SegmentId>,
     /// Count for nothing until their segment is listed.
     pub(super) new_runs: Vec<Change>,
+    pub(super) old_segments: Vec<SegmentId>,
     /// Each stands for itself.
     pub(super) ids: Vec<Change>,
     /// At once: what makes the others count. Of several changes of one key, the last remains.
@@ -23,10 +25,17 @@ impl CatalogueBatch {
     pub(crate) fn new(meta: &Meta) -> Self {
         let last = BTreeMap::from([([entry::META].into(), New::Value(meta.encode()))]);
         Self {
+            new_segments: Vec::new(),
             new_runs: Vec::new(),
+            old_segments: Vec::new(),
             ids: Vec::new(),
             last,
         }
+    }
+
+    /// Whether it changes nothing but what the catalogue says about the store.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.logs.is_empty() && self.last.len() == 1
     }
 
     /// The segment is there, with these runs.
@@ -35,25 +44,19 @@ impl CatalogueBatch {
         segment: &SegmentEntry,
         runs: impl IntoIterator<Item = &'a RunDescriptor>,
     ) {
-        self.last.insert(
-            entry::segment_key(segment.header.id),
-            New::Value(segment.encode()),
-        );
-        self.new_runs.extend(
-            runs.into_iter()
-                .map(|run| (entry::run_key(run), New::Value(entry::encode_run(run)))),
-        );
+        let id = segment.header.id;
+        self.last
+            .insert(entry::segment_key(id), New::Value(segment.encode()));
+        self.new_segments.push(id);
+        let entries = entry::encode_runs(id, runs).into_iter();
+        self.new_runs
+            .extend(entries.map(|(key, value)| (key, New::Value(value))));
     }
 
-    /// The segment is not in use any more, and none of its runs. The runs' entries are left behind: see
-    /// [`forget_runs`](super::Catalogue::forget_runs).
+    /// The segment is not in use any more, and none of its runs.
     pub(crate) fn remove_segment(&mut self, segment: SegmentId) {
         self.last.insert(entry::segment_key(segment), New::None);
-    }
-
-    /// A run of a segment that stays in use is gone.
-    pub(crate) fn remove_run(&mut self, run: &RunDescriptor) {
-        self.last.insert(entry::run_key(run), New::None);
+        self.old_segments.push(segment);
     }
 
     /// A log exists, or is other than it was.
@@ -62,7 +65,7 @@ impl CatalogueBatch {
             .insert(entry::log_key(log), New::Value(value.encode()));
     }
 
-    /// A log is gone. Its ids go by and by ([`tidy`](super::Catalogue::tidy)); its runs are removed by themselves.
+    /// A log is gone. Its ids go by and by ([`tidy`](super::Catalogue::tidy)); its runs count for nothing.
     pub(crate) fn remove_log(&mut self, log: LogNumber) {
         self.last.insert(entry::log_key(log), New::None);
         self.last

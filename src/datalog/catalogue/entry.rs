@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use crate::datalog::LogNumber;
 use crate::datalog::segment::{
-    RunDescriptor, SegmentHeader, SegmentId, decode_descriptor, encode_descriptor, put_varint,
-    take, take_varint,
+    RunDescriptor, SegmentHeader, SegmentId, encode_run, next_run, put_varint, take, take_varint,
 };
 use crate::protocol::{PublicationId, Sequence, Timestamp};
 
@@ -20,6 +19,9 @@ pub(super) const META: u8 = b'm';
 pub(super) const RUN: u8 = b'r';
 pub(super) const SEGMENT: u8 = b's';
 pub(super) const REMOVED: u8 = b'x';
+
+/// Bytes of an entry of runs: sled takes some ten microseconds for an entry, whatever its size.
+const RUNS_SIZE: usize = 2048;
 
 /// What the catalogue says about the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,28 +147,47 @@ pub(super) fn state_key(key: &[u8]) -> Box<[u8]> {
     [&[STATE], key].concat().into()
 }
 
-pub(super) fn run_key(run: &RunDescriptor) -> Box<[u8]> {
-    let mut key = Vec::with_capacity(25);
-    key.push(RUN);
-    for number in [run.log.0, run.first.0, run.segment.0] {
-        key.extend_from_slice(&number.to_be_bytes());
+/// What the keys of a segment's runs begin with.
+pub(super) fn runs_of(segment: SegmentId) -> Box<[u8]> {
+    numbered(RUN, segment.0)
+}
+
+/// The entries of a segment's runs, many runs an entry.
+pub(super) fn encode_runs<'a>(
+    segment: SegmentId,
+    runs: impl IntoIterator<Item = &'a RunDescriptor>,
+) -> Vec<(Box<[u8]>, Box<[u8]>)> {
+    let mut entries = Vec::new();
+    let mut value = Vec::with_capacity(RUNS_SIZE + 64);
+    let mut runs = runs.into_iter().peekable();
+    while let Some(run) = runs.next() {
+        encode_run(run, &mut value);
+        if value.len() >= RUNS_SIZE || runs.peek().is_none() {
+            let number = entries.len() as u32;
+            let key = [&runs_of(segment)[..], &number.to_be_bytes()].concat();
+            entries.push((key.into(), value[..].into()));
+            value.clear();
+        }
     }
-    key.into()
+    entries
 }
 
-pub(super) fn encode_run(run: &RunDescriptor) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(24);
-    encode_descriptor(run, &mut out);
-    out.into()
+/// The segment whose runs the entry with this key holds.
+pub(super) fn decode_runs_key(key: &[u8]) -> Option<SegmentId> {
+    let number = key.get(1..9).filter(|_| key.len() == 13)?;
+    Some(SegmentId(u64::from_be_bytes(number.try_into().ok()?)))
 }
 
-pub(super) fn decode_run(key: &[u8], mut value: &[u8]) -> Option<RunDescriptor> {
-    let mut rest = key.get(1..)?;
-    let log = LogNumber(u64::from_be_bytes(take(&mut rest)?));
-    let first = Sequence(u64::from_be_bytes(take(&mut rest)?));
-    let segment = SegmentId(u64::from_be_bytes(take(&mut rest)?));
-    let run = decode_descriptor(log, first, segment, &mut value)?;
-    (rest.is_empty() && value.is_empty()).then_some(run)
+/// Adds the runs of an entry to `runs`.
+pub(super) fn decode_runs(
+    segment: SegmentId,
+    mut value: &[u8],
+    runs: &mut Vec<RunDescriptor>,
+) -> Option<()> {
+    while !value.is_empty() {
+        runs.push(next_run(&mut value, segment, u64::MAX)?);
+    }
+    Some(())
 }
 
 pub(super) fn id_key(log: LogNumber, id: &PublicationId) -> Box<[u8]> {

@@ -84,31 +84,28 @@ pub(super) fn footer_crc(header: &[u8; HEADER_LEN], footer: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(header), footer)
 }
 
-/// The footer: log and first sequence of each run, and the rest of its descriptor.
+/// The footer: every run, one behind the other.
 pub(super) fn encode_footer(runs: &[RunDescriptor]) -> Vec<u8> {
     let mut out = Vec::with_capacity(runs.len() * 28);
     for run in runs {
-        put_varint(&mut out, run.log.0);
-        put_varint(&mut out, run.first.0);
-        encode_descriptor(run, &mut out);
+        encode_run(run, &mut out);
     }
     out
 }
 
-/// Takes the next run off a footer; None if there is none that fits.
-pub(super) fn next_run(
+/// Takes the next run off `rest`; None if there is none, or not in a file of `file_len`.
+pub(in crate::datalog) fn next_run(
     rest: &mut &[u8],
     segment: SegmentId,
     file_len: u64,
 ) -> Option<RunDescriptor> {
-    let log = LogNumber(take_varint(rest)?);
-    let first = Sequence(take_varint(rest)?);
-    let run = decode_descriptor(log, first, segment, rest)?;
-    (run.index_offset + u64::from(run.index_len) <= file_len).then_some(run)
+    decode_run(segment, rest).filter(|run| run.index_offset + u64::from(run.index_len) <= file_len)
 }
 
-/// Adds everything of a descriptor that is not in its key (log, first sequence), the segment not included.
-pub(in crate::datalog) fn encode_descriptor(run: &RunDescriptor, out: &mut Vec<u8>) {
+/// Adds a descriptor, but for its segment.
+pub(in crate::datalog) fn encode_run(run: &RunDescriptor, out: &mut Vec<u8>) {
+    put_varint(out, run.log.0);
+    put_varint(out, run.first.0);
     put_varint(out, run.last.0 - run.first.0);
     put_varint(out, run.first_time.0);
     put_varint(out, run.last_time.0 - run.first_time.0);
@@ -119,13 +116,9 @@ pub(in crate::datalog) fn encode_descriptor(run: &RunDescriptor, out: &mut Vec<u
     out.push(u8::from(run.client_ids));
 }
 
-/// The opposite of [`encode_descriptor`]: takes its bytes off `rest`. None if they are no descriptor's.
-pub(in crate::datalog) fn decode_descriptor(
-    log: LogNumber,
-    first: Sequence,
-    segment: SegmentId,
-    rest: &mut &[u8],
-) -> Option<RunDescriptor> {
+fn decode_run(segment: SegmentId, rest: &mut &[u8]) -> Option<RunDescriptor> {
+    let log = LogNumber(take_varint(rest)?);
+    let first = Sequence(take_varint(rest)?);
     let last = first.0.checked_add(take_varint(rest)?)?;
     let first_time = take_varint(rest)?;
     let last_time = first_time.checked_add(take_varint(rest)?)?;

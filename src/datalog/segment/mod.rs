@@ -37,7 +37,7 @@ use crate::protocol::{NotAPublication, PublicationId, Sequence, Timestamp};
 pub(crate) use reader::{Block, Footer, RunIndex, SegmentFile};
 pub(crate) use writer::SegmentWriter;
 
-pub(super) use format::{decode_descriptor, encode_descriptor, put_varint, take, take_varint};
+pub(super) use format::{encode_run, next_run, put_varint, take, take_varint};
 
 /// Frames of one block, unless a single frame is larger: what a reader of one publication has to read and check.
 pub(crate) const BLOCK_SIZE: usize = 64 * 1024;
