@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! r segment number     descriptors of some of its runs    s segment  generations, level, length of the file
-//! l log                first, last, time of the last      k key      entry of the state map
+//! l logs               first, last, time of the last      k key      entry of the state map
 //! i log id             sequence of a client-supplied id   x log      a removed log whose ids are still to be removed
 //! m                    store, sealed through, next log    a, j       count and sum of all other entries; of the ids
 //! ```
@@ -29,7 +29,7 @@ mod guard;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -177,9 +177,7 @@ impl Catalogue {
         })?;
         self.for_each(LOG, |key, value| {
             add(key, value);
-            found
-                .logs
-                .push((entry::decode_log_key(key)?, LogEntry::decode(value)?));
+            found.logs.extend(entry::decode_logs(key, value)?);
             Some(())
         })?;
         self.for_each(STATE, |key, value| {
@@ -263,11 +261,40 @@ impl Catalogue {
         for slice in batch.ids.chunks(SLICE) {
             self.apply(IDS_ACCOUNT, ids, slice)?;
         }
-        let last: Vec<Change> = batch.last.into_iter().collect();
+        let mut last: Vec<Change> = batch.last.into_iter().collect();
+        self.change_logs(batch.logs, &mut last)?;
         self.apply(ACCOUNT, entries, &last)?;
         self.database.sync()?;
         for segment in batch.old_segments {
             self.remove_runs(segment, entries)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what becomes of the entries that the logs are in to `changes`.
+    fn change_logs(
+        &self,
+        logs: BTreeMap<LogNumber, Option<LogEntry>>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), CatalogueError> {
+        let mut logs = logs.into_iter().peekable();
+        while let Some((first, _)) = logs.peek() {
+            let key = entry::logs_key(*first);
+            let mut entries = match self.database.ask(|db| db.get(&key))? {
+                None => entry::Logs::new(),
+                Some(value) => entry::decode_logs(&key, &value).ok_or_else(|| {
+                    self.database
+                        .damage("an entry of logs can't be read".into())
+                })?,
+            };
+            while let Some((log, new)) = logs.next_if(|(log, _)| entry::logs_key(*log) == key) {
+                match new {
+                    Some(new) => drop(entries.insert(log, new)),
+                    None => drop(entries.remove(&log)),
+                }
+            }
+            let value = entry::encode_logs(&entries).map_or(New::None, New::Value);
+            changes.push((key, value));
         }
         Ok(())
     }
@@ -368,13 +395,13 @@ impl Catalogue {
         })?;
         let mut newest = None;
         self.walk(LOG, |key, value| {
-            let (log, entry) = (entry::decode_log_key(key)?, LogEntry::decode(value)?);
-            newest = Some(log.0);
             Some(
-                pass(Record::CreateLog(log))
-                    && pass(Record::Truncate {
-                        log,
-                        first: entry.first,
+                entry::decode_logs(key, value)?
+                    .into_iter()
+                    .all(|(log, entry)| {
+                        newest = Some(log.0);
+                        let first = entry.first;
+                        pass(Record::CreateLog(log)) && pass(Record::Truncate { log, first })
                     }),
             )
         })?;

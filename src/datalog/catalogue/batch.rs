@@ -16,6 +16,8 @@ pub(crate) struct CatalogueBatch {
     pub(super) old_segments: Vec<SegmentId>,
     /// Each stands for itself.
     pub(super) ids: Vec<Change>,
+    /// Go with `last`, in entries of many.
+    pub(super) logs: BTreeMap<LogNumber, Option<LogEntry>>,
     /// At once: what makes the others count. Of several changes of one key, the last remains.
     pub(super) last: BTreeMap<Box<[u8]>, New>,
 }
@@ -29,6 +31,7 @@ impl CatalogueBatch {
             new_runs: Vec::new(),
             old_segments: Vec::new(),
             ids: Vec::new(),
+            logs: BTreeMap::new(),
             last,
         }
     }
@@ -61,13 +64,12 @@ impl CatalogueBatch {
 
     /// A log exists, or is other than it was.
     pub(crate) fn put_log(&mut self, log: LogNumber, value: &LogEntry) {
-        self.last
-            .insert(entry::log_key(log), New::Value(value.encode()));
+        self.logs.insert(log, Some(*value));
     }
 
     /// A log is gone. Its ids go by and by ([`tidy`](super::Catalogue::tidy)); its runs count for nothing.
     pub(crate) fn remove_log(&mut self, log: LogNumber) {
-        self.last.insert(entry::log_key(log), New::None);
+        self.logs.insert(log, None);
         self.last
             .insert(entry::removed_key(log), New::Value([].into()));
     }

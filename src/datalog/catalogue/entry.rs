@@ -1,5 +1,6 @@
 //! The catalogue's keys and values. Numbers in keys are big endian, so that they sort.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use uuid::Uuid;
@@ -98,29 +99,49 @@ pub(crate) struct LogEntry {
     pub(crate) last_time: Timestamp,
 }
 
-impl LogEntry {
-    pub(super) fn encode(&self) -> Box<[u8]> {
-        let mut out = Vec::new();
-        put_varint(&mut out, self.first.0);
-        put_varint(&mut out, self.last.0);
-        put_varint(&mut out, self.last_time.0);
-        out.into()
-    }
+/// Neighbouring logs that share an entry.
+const LOGS: u64 = 64;
 
-    pub(super) fn decode(mut value: &[u8]) -> Option<Self> {
-        let rest = &mut value;
-        let (first, last) = (Sequence(take_varint(rest)?), Sequence(take_varint(rest)?));
-        let last_time = Timestamp(take_varint(rest)?);
-        rest.is_empty().then_some(Self {
-            first,
-            last,
-            last_time,
-        })
-    }
+/// The logs of one entry.
+pub(super) type Logs = BTreeMap<LogNumber, LogEntry>;
+
+/// The key of the entry that `log` is in.
+pub(super) fn logs_key(log: LogNumber) -> Box<[u8]> {
+    numbered(LOG, log.0 / LOGS)
 }
 
-pub(super) fn log_key(log: LogNumber) -> Box<[u8]> {
-    numbered(LOG, log.0)
+/// None if there is none.
+pub(super) fn encode_logs(logs: &Logs) -> Option<Box<[u8]>> {
+    let mut out = Vec::new();
+    for (log, entry) in logs {
+        out.push((log.0 % LOGS) as u8);
+        put_varint(&mut out, entry.first.0);
+        put_varint(&mut out, entry.last.0);
+        put_varint(&mut out, entry.last_time.0);
+    }
+    (!out.is_empty()).then(|| out.into())
+}
+
+pub(super) fn decode_logs(key: &[u8], mut value: &[u8]) -> Option<Logs> {
+    let number = u64::from_be_bytes(key.get(1..)?.try_into().ok()?);
+    let lowest = number.checked_mul(LOGS)?;
+    let rest = &mut value;
+    let mut logs = Logs::new();
+    while !rest.is_empty() {
+        let [place] = take(rest)?;
+        let log = LogNumber(lowest.checked_add(u64::from(place))?);
+        let (first, last) = (Sequence(take_varint(rest)?), Sequence(take_varint(rest)?));
+        let last_time = Timestamp(take_varint(rest)?);
+        logs.insert(
+            log,
+            LogEntry {
+                first,
+                last,
+                last_time,
+            },
+        );
+    }
+    Some(logs)
 }
 
 pub(super) fn removed_key(log: LogNumber) -> Box<[u8]> {
@@ -135,12 +156,6 @@ fn numbered(kind: u8, number: u64) -> Box<[u8]> {
     let mut key = vec![kind];
     key.extend_from_slice(&number.to_be_bytes());
     key.into()
-}
-
-pub(super) fn decode_log_key(key: &[u8]) -> Option<LogNumber> {
-    Some(LogNumber(u64::from_be_bytes(
-        key.get(1..)?.try_into().ok()?,
-    )))
 }
 
 pub(super) fn state_key(key: &[u8]) -> Box<[u8]> {

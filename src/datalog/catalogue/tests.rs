@@ -492,7 +492,10 @@ proptest! {
         let meta = Meta { store: Uuid::from_u64_pair(first, second), sealed_through: second, next_log: third };
         prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));
         let log = LogEntry { first: Sequence(first), last: Sequence(second), last_time: Timestamp(third) };
-        prop_assert_eq!(LogEntry::decode(&log.encode()), Some(log));
+        let logs = entry::Logs::from([(LogNumber(third), log), (LogNumber(third ^ 1), log)]);
+        let key_of_logs = entry::logs_key(LogNumber(third));
+        let value = entry::encode_logs(&logs).unwrap();
+        prop_assert_eq!(entry::decode_logs(&key_of_logs, &value), Some(logs));
         let segment = segment(first, (second, third));
         prop_assert_eq!(SegmentEntry::decode(&entry::segment_key(SegmentId(first)), &segment.encode()), Some(segment));
         let run = run(first, second % (1 << 52) + 1, second % (1 << 52) + third % 1000 + 1, third);
@@ -501,11 +504,10 @@ proptest! {
         entry::decode_runs(entry::decode_runs_key(&key_of_runs).unwrap(), &value, &mut runs).unwrap();
         prop_assert_eq!(&runs, &[run]);
         let _ = Meta::decode(&bytes);
-        let _ = LogEntry::decode(&bytes);
+        let _ = entry::decode_logs(&key, &bytes);
         let _ = SegmentEntry::decode(&key, &bytes);
         let _ = entry::decode_runs(SegmentId(1), &bytes, &mut Vec::new());
         let _ = entry::decode_runs_key(&key);
-        let _ = entry::decode_log_key(&key);
         let _ = entry::decode_sequence(&bytes);
         let _ = Account::decode(&bytes);
     }
