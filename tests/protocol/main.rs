@@ -1,0 +1,26 @@
+//! The protocol (`docs/protocol.md`) over real sockets: each test's name is a promise of that text.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+#[path = "../support/mod.rs"]
+#[macro_use]
+mod support;
+
+mod deleting;
+mod delivery;
+mod durability;
+mod heartbeat;
+mod limits;
+mod listing;
+mod logs;
+mod malformed;
+mod publishing;
+mod requests;
+mod retention;
+mod sessions;
+mod settings;
+mod shutdown;
+mod subscribing;
+mod transport;
+mod types;
+mod upgrade;

@@ -1,0 +1,153 @@
+//! The real program, as a child that can be killed.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+};
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{Client, PATIENCE};
+
+/// The program on a free port, with a fresh folder of its own.
+pub struct Process {
+    child: Child,
+    address: SocketAddr,
+    variables: Vec<(String, String)>,
+    dir: TempDir,
+}
+
+impl Process {
+    /// With these variables, their names without `INFOTAINER_`.
+    pub fn start(variables: &[(&str, &str)]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (format!("INFOTAINER_{name}"), (*value).to_owned()))
+            .collect();
+        let (child, address) = spawn(&dir, &variables);
+        Self {
+            child,
+            address,
+            variables,
+            dir,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client with a transient session.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// A client with this durable session.
+    pub async fn resume(&self, session: Uuid) -> Client {
+        Client::resume(self.address, session).await
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until it ended by itself.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the server did not end"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts it again on the same folder, after it ended.
+    pub fn start_again(&mut self) {
+        (self.child, self.address) = spawn(&self.dir, &self.variables);
+    }
+
+    /// The memory that it has now, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim()
+            .strip_suffix(" kB")
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            << 10
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+        if thread::panicking()
+            && let Ok(said) = fs::read_to_string(self.dir.path().join("stderr"))
+        {
+            println!("the server said on stderr:\n{said}");
+        }
+    }
+}
+
+fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
+    let stderr = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.path().join("stderr"))
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infotainer"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("INFOTAINER_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
+        .current_dir(dir.path())
+        .env("INFOTAINER_LISTEN", "127.0.0.1:0")
+        .env("INFOTAINER_MAX_CONNECTIONS", "500")
+        .envs(variables.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let address = line
+        .trim()
+        .split_once(" listens on ws://")
+        .and_then(|(_, rest)| rest.strip_suffix("/ws"))
+        .unwrap_or_else(|| {
+            let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
+            panic!("the server does not say where it listens: {line:?}\n{said}")
+        });
+    // What it says later is read as well, or it would wait for a reader.
+    thread::spawn(move || stdout.read_to_end(&mut Vec::new()));
+    (child, address.parse().unwrap())
+}

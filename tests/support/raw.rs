@@ -1,0 +1,295 @@
+//! A connection byte by byte, for what no WebSocket library would send.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+
+use super::{Response, within};
+
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// What the server said to a request for a WebSocket.
+pub struct Handshake {
+    /// The status.
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    raw: Raw,
+}
+
+impl Handshake {
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The connection, if it was accepted. `Welcome` has not been read.
+    #[track_caller]
+    pub fn accepted(self) -> Raw {
+        assert_eq!(self.status, 101);
+        self.raw
+    }
+}
+
+/// Asks for a WebSocket at `path`. `headers` come besides the usual ones, or in their place.
+pub async fn handshake(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Handshake {
+    let host = address.to_string();
+    let usual = [
+        ("Host", host.as_str()),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let replaced = |name: &str| {
+        headers
+            .iter()
+            .any(|(given, _)| given.eq_ignore_ascii_case(name))
+    };
+    let all = usual
+        .iter()
+        .filter(|(name, _)| !replaced(name))
+        .chain(headers);
+    request(address, path, all.copied()).await
+}
+
+/// Asks plainly for `path`; the status and what comes until the server closes.
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let host = address.to_string();
+    let headers = [("Host", host.as_str()), ("Connection", "close")];
+    let mut answer = request(address, path, headers.into_iter()).await;
+    let mut body = std::mem::take(&mut answer.raw.unread);
+    within("the body", answer.raw.stream.read_to_end(&mut body))
+        .await
+        .unwrap();
+    (answer.status, String::from_utf8(body).unwrap())
+}
+
+async fn request<'a>(
+    address: SocketAddr,
+    path: &str,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Handshake {
+    let mut raw = Raw::connect(address, None).await;
+    let mut request = format!("GET {path} HTTP/1.1\r\n");
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += "\r\n";
+    raw.write(request.as_bytes()).await;
+    let head = raw.head_of_answer().await;
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_owned(), value.trim().to_owned()))
+    };
+    Handshake {
+        status: status.parse().unwrap(),
+        headers: lines.filter_map(header).collect(),
+        raw,
+    }
+}
+
+/// A frame from the server.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Frame {
+    /// Final.
+    pub fin: bool,
+    /// 1 text, 2 binary, 8 close, 9 ping, 10 pong.
+    pub opcode: u8,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The code of a Close frame.
+    #[track_caller]
+    pub fn close_code(&self) -> u16 {
+        assert_eq!(self.opcode, 8, "{self:?}");
+        u16::from_be_bytes([self.payload[0], self.payload[1]])
+    }
+}
+
+/// The bytes of a connection.
+pub struct Raw {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Raw {
+    /// A TCP connection; with `receive_buffer` its kernel takes few bytes that nobody reads.
+    pub async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(size) = receive_buffer {
+            socket.set_recv_buffer_size(size).unwrap();
+        }
+        let stream = within("the connection", socket.connect(address))
+            .await
+            .unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    /// An accepted WebSocket that had its `Welcome`.
+    pub async fn open(address: SocketAddr, path: &str) -> Self {
+        let mut raw = handshake(address, path, &[]).await.accepted();
+        raw.response().await.expect("Welcome");
+        raw
+    }
+
+    /// Reads the head of the answer to a handshake.
+    pub async fn head_of_answer(&mut self) -> String {
+        let end = loop {
+            match self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                Some(end) => break end,
+                None => assert!(self.fill().await, "ended in the middle of the head"),
+            }
+        };
+        String::from_utf8(self.unread.drain(..end + 4).collect()).unwrap()
+    }
+
+    /// Writes bytes.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        within("writing", self.stream.write_all(bytes))
+            .await
+            .unwrap();
+    }
+
+    /// Writes as much as the kernel takes at once; 0 if it takes nothing now.
+    pub fn write_now(&mut self, bytes: &[u8]) -> usize {
+        match self.stream.try_write(bytes) {
+            Ok(written) => written,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A frame as bytes: `first` is its first byte (FIN, RSV and opcode); masked, as clients do.
+    pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Self::head(first, payload.len() as u64);
+        bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(a, b)| a ^ b));
+        bytes
+    }
+
+    /// The head of a masked frame that declares so many bytes.
+    pub fn head(first: u8, len: u64) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match len {
+            0..126 => bytes.push(0x80 | len as u8),
+            126..65_536 => {
+                bytes.push(0x80 | 126);
+                bytes.extend((len as u16).to_be_bytes());
+            }
+            _ => {
+                bytes.push(0x80 | 127);
+                bytes.extend(len.to_be_bytes());
+            }
+        }
+        bytes.extend(MASK);
+        bytes
+    }
+
+    /// Writes a whole frame.
+    pub async fn send(&mut self, first: u8, payload: &[u8]) {
+        self.write(&Self::frame(first, payload)).await;
+    }
+
+    /// Reads at most `limit` bytes that are thrown away; 0 at the end.
+    pub async fn discard(&mut self, limit: usize) -> usize {
+        let mut buffer = vec![0; limit];
+        within("bytes", self.stream.read(&mut buffer))
+            .await
+            .unwrap_or(0)
+    }
+
+    /// The next frame; `None` at the end of the connection, however it came.
+    pub async fn read(&mut self) -> Option<Frame> {
+        loop {
+            if let Some((frame, len)) = parse(&self.unread) {
+                self.unread.drain(..len);
+                return Some(frame);
+            }
+            if !self.fill().await {
+                assert!(self.unread.is_empty(), "ended in the middle of a frame");
+                return None;
+            }
+        }
+    }
+
+    /// The next response, pings left out.
+    pub async fn response(&mut self) -> Response {
+        loop {
+            let frame = self.read().await.expect("a frame");
+            match frame.opcode {
+                2 => return Response::decode(&frame.payload),
+                9 => {}
+                _ => panic!("instead of a response: {frame:?}"),
+            }
+        }
+    }
+
+    /// The code of the next Close frame; what comes before is thrown away.
+    pub async fn closed(&mut self) -> u16 {
+        loop {
+            let frame = self
+                .read()
+                .await
+                .expect("a Close frame before the end of the connection");
+            if frame.opcode == 8 {
+                return frame.close_code();
+            }
+        }
+    }
+
+    /// Waits until the server ends the connection.
+    pub async fn ended(&mut self) {
+        while self.read().await.is_some() {}
+    }
+
+    /// More of what comes; false at the end.
+    async fn fill(&mut self) -> bool {
+        let read = within(
+            "bytes from the server",
+            self.stream.read_buf(&mut self.unread),
+        )
+        .await;
+        // A connection that is reset has ended, too.
+        matches!(read, Ok(len) if len > 0)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    assert_eq!(second & 0x80, 0, "servers do not mask");
+    let (head, len) = match second {
+        126 => (
+            4,
+            u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())),
+        ),
+        127 => (
+            10,
+            u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()),
+        ),
+        len => (2, u64::from(len)),
+    };
+    let end = head + len as usize;
+    let payload = bytes.get(head..end)?.to_vec();
+    assert_eq!(first & 0x70, 0, "no extension was negotiated");
+    Some((
+        Frame {
+            fin: first & 0x80 != 0,
+            opcode: first & 0x0f,
+            payload,
+        },
+        end,
+    ))
+}
