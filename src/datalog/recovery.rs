@@ -7,6 +7,7 @@
 //! Owns the order of the steps and the judgement what is lost. What can't be read is set aside, never deleted; a torn tail is
 //! copied before it is cut.
 
+mod outdated;
 mod replay;
 mod sealed;
 

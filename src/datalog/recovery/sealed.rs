@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Replay, StateMap, read};
+use super::{Replay, StateMap, outdated::why_outdated, read};
 use crate::{
     datalog::{
         LogNumber, OpenError, Options,
@@ -41,7 +41,14 @@ pub(super) fn open(
     set_torn_aside(store, &state_log, replay).during(opening_state_log)?;
     let found = segment_files(store).during(|| "listing the segments".into())?;
 
-    let (catalogue, state) = match open_catalogue(store, options) {
+    let mut opened = open_catalogue(store, options);
+    if let Ok((_, state)) = &opened
+        && let Some(why) = why_outdated(store, state, &state_log, &found, journals)?
+    {
+        let why = format!("it is not the newest: {why}, and it does not say so");
+        opened = Err(CatalogueError::Damaged(why));
+    }
+    let (catalogue, state) = match opened {
         Ok((catalogue, state)) if state.meta.is_some() => (catalogue, state),
         Ok((catalogue, _)) => {
             rebuild(store, &catalogue, &state_log, &found, journals, replay)?;
@@ -171,13 +178,22 @@ fn segment_files(store: &Store) -> io::Result<Vec<SegmentId>> {
     Ok(found)
 }
 
-/// Removes segments that were merged into others, or never became known.
+/// Removes segments that were merged into others, or never became known. One that does not say what it holds is kept.
 fn remove_leftovers(store: &Store, found: &[SegmentId], listed: &[SegmentEntry]) -> io::Result<()> {
     let listed: HashSet<_> = listed.iter().map(|entry| entry.header.id).collect();
-    for id in found.iter().filter(|id| !listed.contains(id)) {
-        match fs::remove_file(id.path(&store.segment_dir())) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    for &id in found.iter().filter(|id| !listed.contains(id)) {
+        let path = id.path(&store.segment_dir());
+        let file = match SegmentFile::open(&store.segment_dir(), id) {
+            // A start that was cut short, or quarantine, was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        match file.footer() {
+            Ok(_) => fs::remove_file(&path)?,
+            Err(damaged) => {
+                let aside = store.quarantine(&path)?;
+                log::error!("{damaged}; it is kept as {}", aside.display());
+            }
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ mod basics;
 mod damage;
 mod full_disk;
 mod model;
+mod outdated;
 
 use std::path::Path;
 
