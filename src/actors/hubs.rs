@@ -1,9 +1,14 @@
 //! The way back: from the two actors that release effects to the workers that carry them out.
 
+use std::sync::Arc;
+
 use actix::{Addr, Message};
 
 use super::hub::{Hub, Release};
-use crate::domain::{ConnectionId, Effect, Workers};
+use crate::{
+    connection::Gate,
+    domain::{ConnectionId, Effect, Workers},
+};
 
 /// A worker has started. Sent by its factory to PubSubService and DataLogger before any of its connections is.
 #[derive(Message, Clone)]
@@ -11,6 +16,7 @@ use crate::domain::{ConnectionId, Effect, Workers};
 pub(crate) struct RegisterHub {
     pub(crate) worker: usize,
     pub(crate) hub: Addr<Hub>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// The Hubs of all workers.
@@ -18,16 +24,18 @@ pub(crate) struct RegisterHub {
 pub(crate) struct Hubs {
     hubs: Vec<Option<Addr<Hub>>>,
     releases: Vec<Vec<Effect>>,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Hubs {
     /// Adds a worker's Hub.
-    pub(crate) fn register(&mut self, RegisterHub { worker, hub }: RegisterHub) {
+    pub(crate) fn register(&mut self, RegisterHub { worker, hub, gate }: RegisterHub) {
         if self.hubs.len() <= worker {
             self.hubs.resize(worker + 1, None);
             self.releases.resize_with(worker + 1, Vec::new);
         }
         self.hubs[worker] = Some(hub);
+        self.gate = Some(gate);
     }
 
     /// The Hub of the worker that owns `connection`.
@@ -42,7 +50,8 @@ impl Hubs {
 
     /// Sends every worker what is for it: one message each, its effects in order.
     ///
-    /// Sent without waiting: an effect is either for a command, which holds credit, or the publications of one, which are shared.
+    /// Sent without waiting: an effect is either for a command, which holds credit, or publications, which cost of the budget that all
+    /// connections share until the Hub has taken them.
     pub(crate) fn release(&mut self, effects: Vec<(Workers, Effect)>) {
         for (workers, effect) in effects {
             let mut workers = workers.iter().peekable();
@@ -58,9 +67,20 @@ impl Hubs {
             }
         }
         for (hub, release) in self.hubs.iter().zip(&mut self.releases) {
-            if let (Some(hub), false) = (hub, release.is_empty()) {
-                hub.do_send(Release(std::mem::take(release)));
+            if let (Some(hub), Some(gate), false) = (hub, &self.gate, release.is_empty()) {
+                let effects = std::mem::take(release);
+                let cost = effects.iter().map(cost).sum();
+                gate.spend(cost);
+                hub.do_send(Release { effects, cost });
             }
         }
+    }
+}
+
+/// What an effect costs of the shared budget.
+fn cost(effect: &Effect) -> u64 {
+    match effect {
+        Effect::Publications(delivery) => delivery.chunk.frames.len() as u64,
+        _ => 0,
     }
 }

@@ -39,7 +39,7 @@ pub(crate) enum Incoming {
     /// A command.
     Request {
         request: Request,
-        /// Bytes of the message.
+        /// Bytes of the message, or more if its answer may be long.
         credit: u32,
     },
     /// No command: it is answered in its turn.

@@ -27,13 +27,17 @@ use crate::{
     connection::{Connection, FrameReader, Phase, Received},
     domain::Identity,
     protocol::{
-        ErrorCode, ServerError,
+        ClientCommand, ErrorCode, ServerError,
         codec::{Rejection, decode_request},
     },
 };
 
 /// So many malformed messages in a row end a connection (protocol, section 1).
 const MAX_MALFORMED: u32 = 16;
+
+/// What a command whose answer may be long (up to 4 MiB) counts for in its connection's credit: so two of them are under way at a time, and
+/// no more of their answers wait for a client that does not read.
+const LONG_ANSWER: u32 = 512 << 10;
 
 /// How many times a task polls its session before others have their turn. A context takes 16 messages a time.
 const MAX_ROUNDS: usize = 32;
@@ -55,6 +59,12 @@ impl WebSocketSession {
         match decode_request(message) {
             Ok(request) => {
                 self.malformed = 0;
+                let credit = match request.command {
+                    ClientCommand::GetLogIndex(_)
+                    | ClientCommand::GetLogEntries(_)
+                    | ClientCommand::ListSubscriptions(_) => credit.max(LONG_ANSWER),
+                    _ => credit,
+                };
                 let request = Incoming::Request { request, credit };
                 self.worker.collect(&self.connection, request, credit);
             }
@@ -101,10 +111,15 @@ impl StreamHandler<Result<Message, ProtocolError>> for WebSocketSession {
             }
             Ok(Message::Close(reason)) => {
                 let code = reason.map(|reason| reason.code.into());
+                // What came before the end is applied before it.
+                self.worker.forward(&self.connection);
                 self.worker.peer_closed(&self.connection, code);
             }
             Ok(Message::Pong(_) | Message::Continuation(_) | Message::Nop) => {}
-            Err(_) => self.worker.end(&self.connection),
+            Err(_) => {
+                self.worker.forward(&self.connection);
+                self.worker.end(&self.connection);
+            }
         }
     }
 }
@@ -144,6 +159,7 @@ impl Reader {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(read)) if !read.is_empty() => self.input = read,
                 Poll::Ready(Ok(_)) => {
+                    self.worker.forward(&self.connection);
                     self.worker.end(&self.connection);
                     return Poll::Pending;
                 }

@@ -159,8 +159,8 @@ pub(crate) struct Worker {
     incoming: RefCell<Vec<Incoming>>,
     /// Those to be flushed when the Hub's mailbox is empty.
     dirty: RefCell<Vec<Rc<Connection>>>,
-    /// Bytes of publications released since the last flush: at most so much was added to any outbox.
-    pub(super) unflushed: Cell<usize>,
+    /// What was released since the last flush.
+    unflushed: Cell<usize>,
     flusher: RefCell<Option<Waker>>,
     /// Those for which a read is under way.
     holding: RefCell<Connections>,
@@ -284,9 +284,7 @@ impl Worker {
     ) -> Poll<io::Result<BytesMut>> {
         if connection.phase() == Phase::Open && !self.gate.has_budget() {
             connection.hold_back(true);
-            if !connection.park(true) {
-                self.parked.borrow_mut().push(Rc::clone(connection));
-            }
+            self.park(connection);
             return Poll::Pending;
         }
         let mut buffer = self.read_buffer.borrow_mut();
@@ -297,9 +295,26 @@ impl Worker {
         Poll::Ready(Ok(buffer.split()))
     }
 
-    /// Wakes the sessions that wait for the shared budget, if there is some.
-    pub(super) fn unpark(&self) {
-        if !self.parked.borrow().is_empty() && self.gate.has_budget() {
+    /// The session of `connection` waits for the shared budget: the Hub's future looks after it.
+    fn park(&self, connection: &Rc<Connection>) {
+        if !connection.park(true) {
+            let mut parked = self.parked.borrow_mut();
+            parked.push(Rc::clone(connection));
+            if parked.len() == 1
+                && let Some(flusher) = &*self.flusher.borrow()
+            {
+                flusher.wake_by_ref();
+            }
+        }
+    }
+
+    /// Wakes the sessions that wait for the shared budget, or `waker` once there is some.
+    fn unpark(&self, waker: &Waker) {
+        if self.parked.borrow().is_empty() {
+            return;
+        }
+        self.gate.wait(waker);
+        if self.gate.has_budget() {
             for connection in self.parked.take() {
                 connection.park(false);
                 connection.wake();
@@ -341,6 +356,16 @@ impl Worker {
 
 /// Writing.
 impl Worker {
+    /// So much was released. Flushes if it has grown: else what comes in one turn could fill an outbox whose client reads all the time,
+    /// and a mailbox that never becomes empty would keep everybody waiting.
+    pub(super) fn flush_if_much(self: &Rc<Self>, released: usize) {
+        let unflushed = self.unflushed.get() + released;
+        self.unflushed.set(unflushed);
+        if unflushed > self.outbox_size / 4 {
+            self.flush_dirty();
+        }
+    }
+
     /// Something was queued: `connection` is flushed when the Hub's mailbox is empty.
     #[inline]
     pub(super) fn mark_dirty(&self, connection: &Rc<Connection>) {
@@ -359,6 +384,7 @@ impl Worker {
     pub(super) fn poll_flush(self: &Rc<Self>, cx: &Context<'_>) {
         self.flusher.replace(Some(cx.waker().clone()));
         self.flush_dirty();
+        self.unpark(cx.waker());
     }
 
     /// Flushes everything that is dirty.

@@ -1,17 +1,21 @@
-//! What all connections of the server share: how many there may be, and how much of their commands may be under way.
+//! What all connections of the server share: how many there may be, and how much may be under way between threads.
 //!
-//! Owns the counts, which every worker changes. The budget bounds what lies between the sockets and the data log for all connections
-//! together; it comes back when commands take effect, so that it never depends on a client.
+//! Owns the counts, which every thread changes. The budget bounds, for all connections together, what lies between the sockets and
+//! the data log, and what was released and no Hub has taken: where a Hub is slower than the publishers, they wait. It comes back when
+//! commands take effect and Hubs have taken what is theirs, so that it never depends on a client.
 
 use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
+    task::Waker,
 };
 
-/// Bytes of commands that may be under way; see [`budget_cost`](super::budget_cost). Two journals' worth: more would only wait.
+use parking_lot::Mutex;
+
+/// Bytes that may be under way; see [`budget_cost`](super::budget_cost). Two journals' worth: more would only wait.
 const BUDGET: u64 = 64 << 20;
 
 /// What all connections of the server share.
@@ -20,6 +24,8 @@ pub(crate) struct Gate {
     max_connections: usize,
     connections: AtomicUsize,
     under_way: AtomicU64,
+    /// Workers whose sessions wait for budget. Touched only when it is used up.
+    waiting: Mutex<Vec<Waker>>,
     is_closed: AtomicBool,
 }
 
@@ -37,6 +43,7 @@ impl Gate {
             max_connections,
             connections: AtomicUsize::new(0),
             under_way: AtomicU64::new(0),
+            waiting: Mutex::new(Vec::new()),
             is_closed: AtomicBool::new(false),
         }
     }
@@ -57,18 +64,31 @@ impl Gate {
 
     /// Whether commands may be read.
     pub(crate) fn has_budget(&self) -> bool {
-        self.under_way.load(Relaxed) < BUDGET
+        self.under_way.load(SeqCst) < BUDGET
     }
 
-    /// Commands that cost so much are forwarded.
+    /// Something that costs so much is under way.
     pub(crate) fn spend(&self, cost: u64) {
-        self.under_way.fetch_add(cost, Relaxed);
+        self.under_way.fetch_add(cost, SeqCst);
     }
 
-    /// Commands that cost so much took effect, or never will.
+    /// Something that cost so much has arrived, or never will.
     pub(crate) fn refund(&self, cost: u64) {
         if cost > 0 {
-            self.under_way.fetch_sub(cost, Relaxed);
+            let before = self.under_way.fetch_sub(cost, SeqCst);
+            if before >= BUDGET && before - cost < BUDGET {
+                for waker in self.waiting.lock().drain(..) {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
+    /// Wakes `waker` once there is budget. Whoever waits looks again behind this, since it may have come meanwhile.
+    pub(crate) fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
         }
     }
 }
@@ -115,5 +135,26 @@ mod tests {
         assert!(!gate.has_budget());
         gate.refund(1);
         assert!(gate.has_budget());
+    }
+
+    #[test]
+    fn those_who_wait_are_woken_once_when_budget_comes_back() {
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let gate = Gate::new(1);
+        gate.spend(BUDGET + 1);
+        gate.wait(&waker);
+        gate.wait(&waker);
+        gate.refund(1);
+        assert_eq!(count.0.load(Relaxed), 0);
+        gate.refund(1);
+        gate.refund(1);
+        assert_eq!(count.0.load(Relaxed), 1);
     }
 }

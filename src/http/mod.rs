@@ -77,6 +77,7 @@ pub(crate) fn serve(
         let registration = RegisterHub {
             worker: number,
             hub,
+            gate: Arc::clone(&gate),
         };
         // Without waiting: one for each worker.
         logger.do_send(registration.clone());

@@ -26,6 +26,9 @@ use crate::{
 /// How long a connection may take to flush behind a held Close. Milliseconds.
 const HELD_CLOSE_TIMEOUT: u64 = 10_000;
 
+/// What a release counts for beside its publications: what is released is flushed after some dozen releases at the latest.
+const RELEASE_SHARE: usize = 16 << 10;
+
 impl Worker {
     /// Carries out what one batch brings.
     pub(super) fn release(self: &Rc<Self>, effects: Vec<Effect>) {
@@ -36,12 +39,7 @@ impl Worker {
             let id = match effect {
                 Effect::Publications(delivery) => {
                     self.publish(&delivery);
-                    // Else what one turn brings could fill an outbox whose client reads all the time.
-                    let unflushed = self.unflushed.get() + delivery.chunk.frames.len();
-                    self.unflushed.set(unflushed);
-                    if unflushed > self.outbox_size / 4 {
-                        self.flush_dirty();
-                    }
+                    self.flush_if_much(delivery.chunk.frames.len());
                     continue;
                 }
                 Effect::Deleted {
@@ -68,7 +66,7 @@ impl Worker {
             self.accept(connection, effect);
         }
         self.gate.refund(refund);
-        self.unpark();
+        self.flush_if_much(RELEASE_SHARE);
     }
 
     /// Carries an effect for one connection out, or holds it.

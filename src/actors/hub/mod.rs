@@ -74,13 +74,18 @@ impl ActorFuture<Hub> for Flush {
 /// Everything that one batch brings for a worker, in order.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Release(pub(crate) Vec<Effect>);
+pub(crate) struct Release {
+    pub(crate) effects: Vec<Effect>,
+    /// What the sender spent for it of the shared budget.
+    pub(crate) cost: u64,
+}
 
 impl Handler<Release> for Hub {
     type Result = ();
 
-    fn handle(&mut self, Release(effects): Release, _: &mut Self::Context) {
+    fn handle(&mut self, Release { effects, cost }: Release, _: &mut Self::Context) {
         self.worker.release(effects);
+        self.worker.gate.refund(cost);
     }
 }
 

@@ -23,7 +23,6 @@ impl Worker {
                 Phase::Opening | Phase::Closing | Phase::Ended => {}
             }
         }
-        self.unpark();
     }
 
     fn look(self: &Rc<Self>, connection: &Rc<Connection>, now: u64) {
