@@ -7,16 +7,16 @@ use std::{cell::RefCell, collections::VecDeque, fmt, rc::Rc};
 
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use infotainer::protocol::{StoredPublication, SubscriptionId};
+use infotainer::protocol::SubscriptionId;
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
-    Bench, Common, Extent, LoadError,
+    Bench, LoadError, Publications, Received, Subscriptions, Target,
     connection::Connection,
     keep_moving, number,
     report::{self, CpuMeter, ServerCpu, grouped},
-    wire::{Answer, Command, Submission, SubscribedFields},
+    wire::Submission,
 };
 use crate::cli::Failure;
 
@@ -35,10 +35,13 @@ pub(super) struct FanoutArgs {
     window: usize,
 
     #[command(flatten)]
-    extent: Extent,
+    publications: Publications,
 
     #[command(flatten)]
-    common: Common,
+    names: Subscriptions,
+
+    #[command(flatten)]
+    target: Target,
 }
 
 /// What was reached.
@@ -59,7 +62,7 @@ struct Figures {
 
 /// What publisher and subscribers have in common.
 struct Load {
-    extent: Extent,
+    publications: Publications,
     window: u64,
     began: Instant,
     ended: Instant,
@@ -108,12 +111,17 @@ impl Places {
 
 /// Runs the load.
 pub(super) async fn run(args: FanoutArgs) -> Result<(), Failure> {
-    let bench = Rc::new(Bench::new(args.common.clone(), 1, args.subscribers + 1)?);
+    let names = args.names.names(1);
+    let bench = Rc::new(Bench::new(
+        args.target.clone(),
+        names,
+        args.subscribers + 1,
+    )?);
     let figures = bench
-        .run(fan_out(&args, &bench))
+        .run_on(&args.names, fan_out(&args, &bench))
         .await
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    report::print(&args.common, &figures)?;
+    report::print(&args.target, &figures)?;
     match figures.holes {
         0 => Ok(()),
         holes => Err(Failure::Failed(format!(
@@ -127,7 +135,13 @@ async fn fan_out(args: &FanoutArgs, bench: &Rc<Bench>) -> Result<Figures, LoadEr
     let bar = bench.progress("subscribing", args.subscribers as u64, "subscribers");
     let mut before = 0;
     let connections: Vec<_> = stream::iter(connections)
-        .map(|connection| bench.subscribe(connection))
+        .map(async |mut connection| {
+            let name = &bench.names[0];
+            let subscribed = bench
+                .subscribe(&mut connection, name, "New", |_| {})
+                .await?;
+            Ok::<_, LoadError>((connection, subscribed.cursor))
+        })
         .buffer_unordered(SUBSCRIBING)
         .inspect_ok(|(_, cursor)| {
             before = *cursor;
@@ -136,13 +150,13 @@ async fn fan_out(args: &FanoutArgs, bench: &Rc<Bench>) -> Result<Figures, LoadEr
         .try_collect()
         .await?;
     bar.finish_and_clear();
-    let publisher = Connection::open(&args.common.server).await?;
+    let publisher = Connection::open(&args.target.server).await?;
 
-    let cpu = CpuMeter::start(args.common.pid)?;
+    let cpu = CpuMeter::start(args.target.pid)?;
     let began = Instant::now();
     let got_on = Rc::new(Notify::new());
     let load = Rc::new(RefCell::new(Load {
-        extent: args.extent,
+        publications: args.publications,
         window: args.window as u64,
         began,
         ended: began,
@@ -154,7 +168,7 @@ async fn fan_out(args: &FanoutArgs, bench: &Rc<Bench>) -> Result<Figures, LoadEr
         places: Places::new(before, args.subscribers),
         got_on: Rc::clone(&got_on),
     }));
-    let (len, unit) = args.extent.length();
+    let (len, unit) = args.publications.length();
     let moving = keep_moving(bench.progress("publishing", len, unit), {
         let load = Rc::clone(&load);
         move || load.borrow().position()
@@ -184,7 +198,7 @@ async fn fan_out(args: &FanoutArgs, bench: &Rc<Bench>) -> Result<Figures, LoadEr
         load: "fanout",
         subscribers: args.subscribers,
         window: args.window,
-        size: args.common.size,
+        size: args.publications.size,
         published: load.published,
         deliveries: load.deliveries,
         seconds,
@@ -192,41 +206,6 @@ async fn fan_out(args: &FanoutArgs, bench: &Rc<Bench>) -> Result<Figures, LoadEr
         holes: load.holes,
         server_cpu: cpu.used(load.deliveries)?,
     })
-}
-
-impl Bench {
-    /// Makes `connection` a subscriber; says where it begins.
-    async fn subscribe(&self, mut connection: Connection) -> Result<(Connection, u64), LoadError> {
-        let subscribe = Command::Subscribe {
-            subscription_id: &self.names[0],
-            from: "New",
-        };
-        connection.outgoing().send(&[&subscribe.asked(0)]);
-        let mut subscribed: Option<SubscribedFields> = None;
-        loop {
-            if let Some(SubscribedFields { cursor }) = subscribed {
-                return Ok((connection, cursor));
-            }
-            connection.ready().await?;
-            self.read(&mut connection, |_, answer| {
-                if let Some(error) = answer.error() {
-                    return Err(LoadError::Server(error));
-                }
-                if answer.name == b"Subscribed" {
-                    subscribed = Some(answer.fields().ok_or(LoadError::NoResponse)?);
-                }
-                Ok(())
-            })?;
-        }
-    }
-
-    /// What comes to a subscriber besides publications: a `Gap` shows as a hole, an error ends the load.
-    fn judge_other(&self, payload: &[u8]) -> Result<(), LoadError> {
-        let answer = Answer::of(payload).ok_or(LoadError::NoResponse)?;
-        answer
-            .error()
-            .map_or(Ok(()), |error| Err(LoadError::Server(error)))
-    }
 }
 
 /// Publishes as long as the load goes on, then waits until every subscriber has everything.
@@ -237,7 +216,7 @@ async fn publish(
     load: &RefCell<Load>,
     got_on: &Notify,
 ) -> Result<(), LoadError> {
-    let mut submission = Submission::new(args.common.size);
+    let mut submission = Submission::new(args.publications.size);
     let subscription = SubscriptionId::of_name(&bench.names[0]);
     loop {
         {
@@ -276,15 +255,15 @@ async fn receive(
         connection.ready().await?;
         let before = position;
         let (mut deliveries, mut holes) = (0, 0);
-        connection.read(&mut bench.buffer.borrow_mut(), |_, message| {
-            let Ok((publication, _)) = StoredPublication::split_first(message.frame) else {
-                return bench.judge_other(message.payload);
-            };
-            let sequence = publication.sequence().0;
-            deliveries += 1;
-            holes += u64::from(sequence != position + 1);
-            position = position.max(sequence);
-            Ok::<_, LoadError>(())
+        bench.receive(&mut connection, |received| {
+            // A `Gap` shows as a hole.
+            if let Received::Publication(publication) = received {
+                let sequence = publication.sequence().0;
+                deliveries += 1;
+                holes += u64::from(sequence != position + 1);
+                position = position.max(sequence);
+            }
+            Ok(())
         })?;
         let load = &mut *load.borrow_mut();
         load.deliveries += deliveries;
@@ -298,8 +277,10 @@ async fn receive(
 
 impl Load {
     fn may_publish(&mut self) -> bool {
-        let goes_on =
-            !self.has_published && self.extent.goes_on(self.published, self.began.elapsed());
+        let goes_on = !self.has_published
+            && self
+                .publications
+                .goes_on(self.published, self.began.elapsed());
         self.has_published = !goes_on;
         goes_on && self.before + self.published < self.places.slowest + self.window
     }
@@ -309,7 +290,7 @@ impl Load {
     }
 
     fn position(&self) -> u64 {
-        match self.extent.count {
+        match self.publications.count {
             Some(_) => self.published,
             None => self.began.elapsed().as_millis() as u64,
         }

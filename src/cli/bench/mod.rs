@@ -8,7 +8,9 @@
 
 mod connection;
 mod fanout;
+mod idle;
 mod publish;
+mod replay;
 mod report;
 mod wire;
 
@@ -17,7 +19,7 @@ use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
 use clap::{Args, Subcommand};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use infotainer::protocol::Durability;
+use infotainer::protocol::{Durability, StoredPublication};
 use tokio::{
     task::{JoinHandle, LocalSet},
     time,
@@ -25,7 +27,7 @@ use tokio::{
 
 use self::{
     connection::{Connection, ConnectionError, Endpoint, Outgoing},
-    wire::{Answer, Command, MetaFields, Settings},
+    wire::{Answer, Command, MetaFields, Settings, SubscribedFields},
 };
 use super::{Failure, values};
 
@@ -54,11 +56,15 @@ enum Load {
     Pub(publish::PubArgs),
     /// One publisher and many subscribers: deliveries per second
     Fanout(fanout::FanoutArgs),
+    /// Subscribers that get all that a subscription holds, from the oldest: deliveries per second
+    Replay(replay::ReplayArgs),
+    /// Subscribers that get nothing: what each costs the server
+    Idle(idle::IdleArgs),
 }
 
 /// What every load takes.
 #[derive(Args, Clone, Debug)]
-struct Common {
+struct Target {
     /// The server
     #[arg(
         long,
@@ -67,22 +73,6 @@ struct Common {
         default_value = "ws://127.0.0.1:8949/ws"
     )]
     server: Endpoint,
-
-    /// The name of the subscription, or the beginning of the names of several [default: bench- and random letters]
-    #[arg(long, value_name = "NAME")]
-    subscription: Option<String>,
-
-    /// Synced, Written or Memory [default: what the server says]
-    #[arg(long, value_name = "LEVEL", value_parser = values::durability)]
-    durability: Option<Durability>,
-
-    /// Bytes of each publication
-    #[arg(long, value_name = "SIZE", default_value = "128", value_parser = payload_size)]
-    size: u32,
-
-    /// Leave the subscriptions on the server
-    #[arg(long)]
-    keep: bool,
 
     /// When to give up, whatever has been reached
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
@@ -97,9 +87,29 @@ struct Common {
     json: bool,
 }
 
-/// When a load ends.
+/// The subscriptions that a load makes.
+#[derive(Args, Clone, Debug)]
+struct Subscriptions {
+    /// The name of the subscription, or the beginning of the names of several [default: bench- and random letters]
+    #[arg(long, value_name = "NAME")]
+    subscription: Option<String>,
+
+    /// Synced, Written or Memory [default: what the server says]
+    #[arg(long, value_name = "LEVEL", value_parser = values::durability)]
+    durability: Option<Durability>,
+
+    /// Leave the subscriptions on the server
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What a load publishes, and when it ends.
 #[derive(Args, Clone, Copy, Debug)]
-struct Extent {
+struct Publications {
+    /// Bytes of each
+    #[arg(long, value_name = "SIZE", default_value = "128", value_parser = payload_size)]
+    size: u32,
+
     /// Publish so many
     #[arg(long, value_name = "COUNT", value_parser = positive)]
     count: Option<u64>,
@@ -138,6 +148,8 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         match args.load {
             Load::Pub(args) => publish::run(args).await,
             Load::Fanout(args) => fanout::run(args).await,
+            Load::Replay(args) => replay::run(args).await,
+            Load::Idle(args) => idle::run(args).await,
         }
     })
 }
@@ -168,15 +180,15 @@ fn payload_size(text: &str) -> Result<u32, String> {
 
 /// A load on its way: the names of its subscriptions, and what its connections share.
 struct Bench {
-    common: Common,
+    target: Target,
     names: Vec<String>,
     /// Of all connections: one reads at a time.
     buffer: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Bench {
-    /// A load with so many subscriptions and connections.
-    fn new(common: Common, subscriptions: usize, connections: usize) -> Result<Self, Failure> {
+    /// A load on the subscriptions of these names, by so many connections.
+    fn new(target: Target, names: Vec<String>, connections: usize) -> Result<Self, Failure> {
         let needed = connections as u64 + FILES_BESIDES_CONNECTIONS;
         match rlimit::increase_nofile_limit(needed) {
             Ok(allowed) if allowed >= needed => {}
@@ -186,49 +198,49 @@ impl Bench {
                 )));
             }
         }
-        let prefix = common
-            .subscription
-            .clone()
-            .unwrap_or_else(|| format!("bench-{:08x}", fastrand::u32(..)));
-        let names = match subscriptions {
-            1 => vec![prefix],
-            _ => (0..subscriptions)
-                .map(|index| format!("{prefix}-{index}"))
-                .collect(),
-        };
         Ok(Self {
-            common,
+            target,
             names,
             buffer: Rc::default(),
         })
     }
 
-    /// Makes the subscriptions, runs `load` within its time, and removes the subscriptions.
+    /// Runs `load` within its time.
     async fn run<T>(
         &self,
         load: impl Future<Output = Result<T, LoadError>>,
     ) -> Result<T, LoadError> {
-        let limit = self.common.timeout;
+        let limit = self.target.timeout;
+        tokio::select! {
+            outcome = time::timeout(limit, load) => outcome.unwrap_or(Err(LoadError::TimedOut(limit))),
+            _ = tokio::signal::ctrl_c() => Err(LoadError::Interrupted),
+        }
+    }
+
+    /// Makes the subscriptions, runs `load` within its time, and removes the subscriptions.
+    async fn run_on<T>(
+        &self,
+        subscriptions: &Subscriptions,
+        load: impl Future<Output = Result<T, LoadError>>,
+    ) -> Result<T, LoadError> {
         let made_and_run = async {
-            self.make_subscriptions().await?;
+            self.make(subscriptions).await?;
             load.await
         };
-        let outcome = tokio::select! {
-            outcome = time::timeout(limit, made_and_run) => outcome.unwrap_or(Err(LoadError::TimedOut(limit))),
-            _ = tokio::signal::ctrl_c() => Err(LoadError::Interrupted),
-        };
-        if self.common.keep || matches!(outcome, Err(LoadError::InUse)) {
+        let outcome = self.run(made_and_run).await;
+        if subscriptions.keep || matches!(outcome, Err(LoadError::InUse)) {
             return outcome;
         }
-        let removed = time::timeout(CLEANUP, self.remove_subscriptions()).await;
+        let delete = |subscription_id| Command::DeleteSubscription { subscription_id };
+        let removed = time::timeout(CLEANUP, self.exchange(delete, |_| Ok(()))).await;
         let figures = outcome?;
         removed.unwrap_or(Err(LoadError::TimedOut(CLEANUP)))?;
         Ok(figures)
     }
 
-    async fn make_subscriptions(&self) -> Result<(), LoadError> {
+    async fn make(&self, subscriptions: &Subscriptions) -> Result<(), LoadError> {
         let settings = Settings {
-            durability: self.common.durability,
+            durability: subscriptions.durability,
         };
         let create = |subscription_id| Command::CreateSubscription {
             subscription_id,
@@ -237,17 +249,12 @@ impl Bench {
         self.exchange(create, |made| {
             let meta: MetaFields = made.fields().ok_or(LoadError::NoResponse)?;
             // At the end it would be deleted, with what others published.
-            if meta.last_sequence > 0 && !self.common.keep {
+            if meta.last_sequence > 0 && !subscriptions.keep {
                 return Err(LoadError::InUse);
             }
             Ok(())
         })
         .await
-    }
-
-    async fn remove_subscriptions(&self) -> Result<(), LoadError> {
-        let delete = |subscription_id| Command::DeleteSubscription { subscription_id };
-        self.exchange(delete, |_| Ok(())).await
     }
 
     /// Sends one command for each subscription, and waits until each was answered with success; `judge` is given the answers.
@@ -256,7 +263,7 @@ impl Bench {
         command: impl Fn(&'a str) -> Command<'a>,
         judge: impl Fn(Answer<'_>) -> Result<(), LoadError>,
     ) -> Result<(), LoadError> {
-        let mut connection = Connection::open(&self.common.server).await?;
+        let mut connection = Connection::open(&self.target.server).await?;
         let mut commands = self.names.iter().map(|name| command(name).asked(0));
         let mut answered = 0;
         for message in commands.by_ref().take(PIPELINED) {
@@ -285,13 +292,64 @@ impl Bench {
     async fn connect(&self, connections: usize) -> Result<Vec<Connection>, LoadError> {
         let bar = self.progress("connecting", connections as u64, "connections");
         let opened = stream::iter(0..connections)
-            .map(|_| Connection::open(&self.common.server))
+            .map(|_| Connection::open(&self.target.server))
             .buffer_unordered(CONNECTING)
             .inspect(|_| bar.inc(1))
             .try_collect()
             .await;
         bar.finish_and_clear();
         Ok(opened?)
+    }
+
+    /// Makes `connection` a subscriber; says where it begins and where the subscription ends. Publications may have come behind
+    /// the answer: they are given to `early`.
+    async fn subscribe(
+        &self,
+        connection: &mut Connection,
+        name: &str,
+        from: &'static str,
+        mut early: impl FnMut(StoredPublication<'_>),
+    ) -> Result<SubscribedFields, LoadError> {
+        let subscribe = Command::Subscribe {
+            subscription_id: name,
+            from,
+        };
+        connection.outgoing().send(&[&subscribe.asked(0)]);
+        let mut subscribed = None;
+        loop {
+            if let Some(subscribed) = subscribed {
+                return Ok(subscribed);
+            }
+            connection.ready().await?;
+            self.receive(connection, |received| {
+                match received {
+                    Received::Publication(publication) => early(publication),
+                    Received::Answer(answer) if answer.name == b"Subscribed" => {
+                        subscribed = Some(answer.fields().ok_or(LoadError::NoResponse)?);
+                    }
+                    Received::Answer(_) => {}
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    /// Reads once from `connection`, a subscriber's; `each` is given what is no error.
+    fn receive(
+        &self,
+        connection: &mut Connection,
+        mut each: impl FnMut(Received<'_>) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        connection.read(&mut self.buffer.borrow_mut(), |_, message| {
+            if let Ok((publication, _)) = StoredPublication::split_first(message.frame) {
+                return each(Received::Publication(publication));
+            }
+            let answer = Answer::of(message.payload).ok_or(LoadError::NoResponse)?;
+            match answer.error() {
+                Some(error) => Err(LoadError::Server(error)),
+                None => each(Received::Answer(answer)),
+            }
+        })
     }
 
     /// Reads once from `connection`; `each` is given the answers.
@@ -317,7 +375,23 @@ impl Bench {
     }
 }
 
-impl Extent {
+impl Subscriptions {
+    /// The names of so many.
+    fn names(&self, count: usize) -> Vec<String> {
+        let prefix = self
+            .subscription
+            .clone()
+            .unwrap_or_else(|| format!("bench-{:08x}", fastrand::u32(..)));
+        match count {
+            1 => vec![prefix],
+            _ => (0..count)
+                .map(|index| format!("{prefix}-{index}"))
+                .collect(),
+        }
+    }
+}
+
+impl Publications {
     /// Whether one more may be published after so many.
     fn goes_on(&self, published: u64, elapsed: Duration) -> bool {
         match self.count {
@@ -333,6 +407,12 @@ impl Extent {
             None => (self.duration.as_millis() as u64, "ms"),
         }
     }
+}
+
+/// What a subscriber gets.
+enum Received<'a> {
+    Publication(StoredPublication<'a>),
+    Answer(Answer<'a>),
 }
 
 /// A task that ends with its owner.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    Bench, Common, Extent, LoadError,
+    Bench, LoadError, Publications, Subscriptions, Target,
     connection::{Connection, Outgoing},
     keep_moving, number,
     report::{self, CpuMeter, Latencies, Percentiles, ServerCpu, grouped},
@@ -34,10 +34,13 @@ pub(super) struct PubArgs {
     subscriptions: usize,
 
     #[command(flatten)]
-    extent: Extent,
+    publications: Publications,
 
     #[command(flatten)]
-    common: Common,
+    names: Subscriptions,
+
+    #[command(flatten)]
+    target: Target,
 }
 
 /// What was reached.
@@ -59,7 +62,7 @@ struct Figures {
 
 /// What the publishers of a load have in common.
 struct Load {
-    extent: Extent,
+    publications: Publications,
     subscriptions: Vec<SubscriptionId>,
     submission: Submission,
     began: Instant,
@@ -73,13 +76,13 @@ struct Load {
 
 /// Runs the load.
 pub(super) async fn run(args: PubArgs) -> Result<(), Failure> {
-    let bench = Bench::new(args.common.clone(), args.subscriptions, args.publishers)?;
-    let bench = Rc::new(bench);
+    let names = args.names.names(args.subscriptions);
+    let bench = Rc::new(Bench::new(args.target.clone(), names, args.publishers)?);
     let figures = bench
-        .run(publish(&args, &bench))
+        .run_on(&args.names, publish(&args, &bench))
         .await
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    report::print(&args.common, &figures)?;
+    report::print(&args.target, &figures)?;
     match figures.first_error {
         None => Ok(()),
         Some(error) => Err(Failure::Failed(format!(
@@ -91,16 +94,16 @@ pub(super) async fn run(args: PubArgs) -> Result<(), Failure> {
 
 async fn publish(args: &PubArgs, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
     let connections = bench.connect(args.publishers).await?;
-    let cpu = CpuMeter::start(args.common.pid)?;
+    let cpu = CpuMeter::start(args.target.pid)?;
     let began = Instant::now();
     let load = Rc::new(RefCell::new(Load {
-        extent: args.extent,
+        publications: args.publications,
         subscriptions: bench
             .names
             .iter()
             .map(|name| SubscriptionId::of_name(name))
             .collect(),
-        submission: Submission::new(args.common.size),
+        submission: Submission::new(args.publications.size),
         began,
         ended: began,
         published: 0,
@@ -109,7 +112,7 @@ async fn publish(args: &PubArgs, bench: &Rc<Bench>) -> Result<Figures, LoadError
         first_error: None,
         latencies: Latencies::new(),
     }));
-    let (len, unit) = args.extent.length();
+    let (len, unit) = args.publications.length();
     let bar = bench.progress("publishing", len, unit);
     let moving = keep_moving(bar, {
         let load = Rc::clone(&load);
@@ -133,7 +136,7 @@ async fn publish(args: &PubArgs, bench: &Rc<Bench>) -> Result<Figures, LoadError
         publishers: args.publishers,
         in_flight: args.in_flight,
         subscriptions: args.subscriptions,
-        size: args.common.size,
+        size: args.publications.size,
         acknowledged: load.acknowledged,
         seconds,
         acknowledged_per_second: load.acknowledged as f64 / seconds.max(f64::MIN_POSITIVE),
@@ -202,7 +205,7 @@ impl Load {
             return;
         }
         let now = Instant::now();
-        while self.extent.goes_on(self.published, now - self.began)
+        while self.publications.goes_on(self.published, now - self.began)
             && let Some(slot) = sent.free.pop()
         {
             let subscription = self.published as usize % self.subscriptions.len();
@@ -228,7 +231,7 @@ impl Load {
     }
 
     fn position(&self) -> u64 {
-        match self.extent.count {
+        match self.publications.count {
             Some(_) => self.acknowledged,
             None => self.began.elapsed().as_millis() as u64,
         }

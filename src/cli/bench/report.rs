@@ -5,7 +5,7 @@ use std::{fmt, fs, io, io::Write, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{Common, LoadError};
+use super::{LoadError, Target};
 use crate::cli::Failure;
 
 /// Linux tells the time of a process in these, on every architecture.
@@ -132,6 +132,18 @@ fn cpu_seconds(pid: u32) -> Result<f64, LoadError> {
         .ok_or_else(|| LoadError::Pid(pid, io::ErrorKind::InvalidData.into()))
 }
 
+/// Bytes of memory that a process has resident (proc_pid_status(5)).
+pub(super) fn resident(pid: u32) -> Result<u64, LoadError> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_err(|error| LoadError::Pid(pid, error))?;
+    let kib = status.lines().find_map(|line| {
+        let rest = line.strip_prefix("VmRSS:")?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| LoadError::Pid(pid, io::ErrorKind::InvalidData.into()))
+}
+
 fn used_ticks(stat: &str) -> Option<u64> {
     // The program's name is in parentheses, and may hold anything.
     let (_, behind_name) = stat.rsplit_once(')')?;
@@ -143,10 +155,10 @@ fn used_ticks(stat: &str) -> Option<u64> {
 
 /// Prints `figures`.
 pub(super) fn print<F: Serialize + fmt::Display>(
-    common: &Common,
+    target: &Target,
     figures: &F,
 ) -> Result<(), Failure> {
-    let text = if common.json {
+    let text = if target.json {
         serde_json::to_string(figures)
             .map_err(|error| Failure::Failed(format!("the figures are no JSON: {error}")))?
             + "\n"

@@ -57,6 +57,9 @@ pub(super) enum Command<'a> {
         subscription_id: &'a str,
         from: &'static str,
     },
+    GetSubscription {
+        subscription_id: &'a str,
+    },
     DeleteSubscription {
         subscription_id: &'a str,
     },
@@ -97,6 +100,7 @@ pub(super) struct ErrorFields {
 #[derive(Deserialize)]
 pub(super) struct SubscribedFields {
     pub(super) cursor: u64,
+    pub(super) last_sequence: u64,
 }
 
 /// What of `SubscriptionMeta` a load needs.
@@ -194,6 +198,9 @@ mod tests {
             Command::Subscribe {
                 subscription_id: name,
                 from: "First",
+            },
+            Command::GetSubscription {
+                subscription_id: name,
             },
             Command::DeleteSubscription {
                 subscription_id: name,
