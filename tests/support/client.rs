@@ -126,6 +126,15 @@ impl Client {
         self.last_id
     }
 
+    /// Sends a command as [`request`](Self::request) does; `None` if the connection is gone.
+    pub async fn try_request(&mut self, command: &str, fields: Value) -> Option<u64> {
+        self.last_id += 1;
+        let id = Value::Integer(self.last_id.into());
+        let item = encode(&Value::Array(vec![id, named(command, fields)]));
+        let sent = within("sending", self.socket.send(Message::Binary(item.into()))).await;
+        sent.ok().map(|()| self.last_id)
+    }
+
     /// The answer to a request.
     pub async fn answer(&mut self, id: u64) -> Response {
         let waiting = self

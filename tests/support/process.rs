@@ -4,8 +4,10 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -41,6 +43,11 @@ impl Process {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its data lies.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("infotainer-data")
     }
 
     /// A client with a transient session.
@@ -79,13 +86,20 @@ impl Process {
                 tokio::time::Instant::now() < deadline,
                 "the server did not end"
             );
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// Starts it again on the same folder, after it ended.
     pub fn start_again(&mut self) {
         (self.child, self.address) = spawn(&self.dir, &self.variables);
+    }
+
+    /// Starts it again, after it ended, and kills it after this time, wherever it is then.
+    pub async fn start_for(&mut self, time: Duration) {
+        self.child = launch(&self.dir, &self.variables);
+        tokio::time::sleep(time).await;
+        self.kill();
     }
 
     /// The memory that it has now, in bytes.
@@ -116,7 +130,8 @@ impl Drop for Process {
     }
 }
 
-fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
+/// Starts the program, which has not said anything yet.
+fn launch(dir: &TempDir, variables: &[(String, String)]) -> Child {
     let stderr = File::options()
         .create(true)
         .append(true)
@@ -126,7 +141,7 @@ fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("INFOTAINER_")) {
         command.env_remove(name);
     }
-    let mut child = command
+    command
         .current_dir(dir.path())
         .env("INFOTAINER_LISTEN", "127.0.0.1:0")
         .env("INFOTAINER_MAX_CONNECTIONS", "500")
@@ -135,7 +150,12 @@ fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
         .stdout(Stdio::piped())
         .stderr(stderr)
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Starts the program, and waits until it says where it listens.
+fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
+    let mut child = launch(dir, variables);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
