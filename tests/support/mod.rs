@@ -7,6 +7,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     unused_imports,
     reason = "each test binary uses another part of it"
