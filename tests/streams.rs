@@ -4,7 +4,11 @@
 //! One task takes random steps for everybody, so the model knows the state of the server whenever a command is answered. The seed of
 //! a run is printed.
 
-#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that can't go on fails, and a seed is worth printing"
+)]
 
 #[macro_use]
 mod support;

@@ -9,7 +9,6 @@
     dead_code,
     unused_imports,
     unreachable_pub,
-    unused_imports,
     reason = "each test binary uses another part of it"
 )]
 #![allow(
