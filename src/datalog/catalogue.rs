@@ -258,7 +258,10 @@ impl Catalogue {
         for slice in batch.new_runs.chunks(SLICE) {
             self.apply(ACCOUNT, entries, slice)?;
         }
-        for slice in batch.ids.chunks(SLICE) {
+        // In key order they share sled's pages; those with one key keep theirs.
+        let mut changed_ids = batch.ids;
+        changed_ids.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for slice in changed_ids.chunks(SLICE) {
             self.apply(IDS_ACCOUNT, ids, slice)?;
         }
         let mut last: Vec<Change> = batch.last.into_iter().collect();

@@ -548,3 +548,36 @@ fn two_hundred_thousand_runs_load_in_half_a_second() {
         .write_all(format!("{figures}\n").as_bytes())
         .unwrap();
 }
+
+/// Figures, on demand, as above: what an id that a client supplied costs.
+#[test]
+#[ignore = "measures, with --release"]
+fn client_ids_of_a_journal_are_noted_in_two_seconds() {
+    const JOURNAL: u64 = 130_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    let catalogue = Catalogue::open(&path, 32 << 20).unwrap();
+    let ids: Vec<_> = (0..8 * JOURNAL)
+        .map(|_| PublicationId(Uuid::new_v4()))
+        .collect();
+    let mut figures = Vec::new();
+    for (generation, ids) in (1..).zip(ids.chunks(JOURNAL as usize)) {
+        let mut batch = CatalogueBatch::new(&meta(generation));
+        for (n, id) in (1..).zip(ids) {
+            batch.put_id(LogNumber(generation % 3), id, Sequence(n));
+        }
+        let begun = Instant::now();
+        catalogue.commit(batch).unwrap();
+        figures.push(begun.elapsed());
+    }
+    let begun = Instant::now();
+    for id in ids.iter().step_by(100) {
+        catalogue.find_id(LogNumber(0), id).unwrap();
+    }
+    let found = begun.elapsed() / (ids.len() / 100) as u32;
+    let size = fs::metadata(path.join("db")).unwrap().len() / ids.len() as u64;
+    let text =
+        format!("{JOURNAL} ids a commit: {figures:?}; found in {found:?}; {size} bytes an id");
+    assert!(figures.iter().all(|figure| figure.as_secs() < 2), "{text}");
+    io::stderr().write_all(text.as_bytes()).unwrap();
+}
