@@ -45,17 +45,19 @@ impl ChunkEntry {
         frames: &[u8],
         mut client_id: impl FnMut(PublicationId, Sequence),
     ) -> Result<Self, NotAPublication> {
+        let len = u32::try_from(frames.len()).map_err(|_| NotAPublication)?;
         let mut entry: Option<Self> = None;
         for publication in stored_publications(frames) {
             let publication = publication?;
             let (sequence, time) = (publication.sequence(), publication.time());
-            let entry = entry.get_or_insert(Self {
+            // Lazily, or each publication would have the whole chunk's checksum made.
+            let entry = entry.get_or_insert_with(|| Self {
                 generation: 0,
                 first: sequence,
                 first_time: time,
                 last_time: time,
                 offset: 0,
-                len: u32::try_from(frames.len()).map_err(|_| NotAPublication)?,
+                len,
                 crc: crc32c::crc32c(frames),
                 count: 0,
                 bytes: 0,
