@@ -1,4 +1,4 @@
-//! Vectors against `docs/protocol.cddl`.
+//! Vectors against `docs/protocol.cddl`, and the rules that `docs/asyncapi.yaml` names.
 //!
 //! The validator knows no tags and takes a regular expression for one that may match anywhere, which RFC 8610 (section
 //! 3.8.3) does not: so tags are taken off grammar and messages, and expressions are anchored.
@@ -8,7 +8,7 @@ use cddl_cat::context::BasicContext;
 use cddl_cat::flatten::flatten_from_str;
 use ciborium::Value;
 
-use super::{Direction, Item, documents, vectors};
+use super::{COMMANDS, Direction, Item, RESPONSES, documents, vectors};
 
 const TAGGED: [(&str, &str); 2] = [("#6.37(uuid)", "uuid"), ("#6(bstr)", "bstr")];
 
@@ -112,4 +112,23 @@ fn grammar_knows_every_field_of_a_response() {
             vector.name
         );
     }
+}
+
+#[test]
+fn socket_description_has_every_message_with_its_rule() {
+    let grammar = Grammar::read();
+    let description = std::fs::read_to_string(documents().join("asyncapi.yaml")).unwrap();
+    let values = |key: &str| -> Vec<_> {
+        let lines = description.lines().map(str::trim);
+        lines.filter_map(|line| line.strip_prefix(key)).collect()
+    };
+    let rules = values("x-cddl-rule: ");
+    for rule in &rules {
+        assert!(grammar.0.rules.contains_key(*rule), "{rule}");
+    }
+    let names = values("name: ");
+    for name in COMMANDS.iter().chain(&RESPONSES) {
+        assert!(names.contains(name), "{name}");
+    }
+    assert_eq!(rules.len(), COMMANDS.len() + RESPONSES.len());
 }
