@@ -61,8 +61,8 @@ pub struct Staging {
     synced_in: u64,
     /// The batch in which its last effect travels through the log, for a Memory subscription.
     logged_in: u64,
-    /// The chunk that may still grow: batch, place in it.
-    open: Option<(u64, u32)>,
+    /// The chunk that may still grow: batch, level at which it is released, place in the batch.
+    open: Option<(u64, Durability, u32)>,
 }
 
 impl Staging {
@@ -222,8 +222,8 @@ impl Batch {
         is_written: bool,
     ) -> &[u8] {
         let place = match staging.open {
-            Some((batch, place))
-                if batch == self.number
+            Some((batch, open_level, place))
+                if (batch, open_level) == (self.number, level)
                     && self.chunks[place as usize].frames.len() < CHUNK_SIZE =>
             {
                 place
@@ -245,7 +245,7 @@ impl Batch {
                     workers,
                     what: StagedEffect::Chunk(place),
                 });
-                staging.open = Some((self.number, place));
+                staging.open = Some((self.number, level, place));
                 place
             }
         };

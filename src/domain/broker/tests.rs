@@ -753,6 +753,36 @@ fn what_waits_for_the_write_never_passes_what_waits_for_the_sync_of_the_same_sub
 }
 
 #[test]
+fn what_is_submitted_behind_a_change_to_synced_waits_for_the_sync() {
+    let mut bench = Bench::new();
+    let durability = |durability| SettingsPatch {
+        durability: Patch::Value(durability),
+        ..SettingsPatch::default()
+    };
+    bench.call(ALICE, create("w", durability(Durability::Written)));
+    bench.start(BOB, "w", None, None);
+    bench.send(ALICE, submission("w"));
+    bench.send(
+        ALICE,
+        ClientCommand::UpdateSubscription(UpdateSubscription {
+            subscription: named("w"),
+            settings: durability(Durability::Synced),
+        }),
+    );
+    bench.send(ALICE, submission("w"));
+    let batch = bench.broker.take_logged().unwrap();
+    let published = |effects: &[(Workers, Effect)]| {
+        let last = effects.iter().filter_map(|(_, effect)| match effect {
+            Effect::Publications(delivery) => Some(delivery.chunk.last.0),
+            _ => None,
+        });
+        last.collect::<Vec<_>>()
+    };
+    assert_eq!(published(&batch.at_write), [1]);
+    assert_eq!(published(&batch.at_sync), [2]);
+}
+
+#[test]
 fn a_memory_subscription_passes_the_log_only_when_nothing_of_it_is_in_there() {
     let mut bench = Bench::new();
     let memory = SettingsPatch {
