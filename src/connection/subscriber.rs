@@ -31,7 +31,7 @@ pub(crate) struct Subscriber {
     pub(crate) source: LogSource,
     position: Cell<Sequence>,
     handed: Cell<Sequence>,
-    told: Cell<Sequence>,
+    told: Cell<Option<Sequence>>,
     place: Cell<Option<u32>>,
     is_attached: Cell<bool>,
     awaits_turn: Cell<bool>,
@@ -71,7 +71,7 @@ impl Subscriber {
             source,
             position: Cell::new(cursor),
             handed: Cell::new(cursor),
-            told: Cell::new(cursor),
+            told: Cell::new(None),
             place: Cell::new(None),
             is_attached: Cell::new(true),
             awaits_turn: Cell::new(false),
@@ -165,9 +165,10 @@ impl Subscriber {
         }
     }
 
-    /// How far it was served, if that changed since the last time.
+    /// How far it was served, if that changed since the last time. The first time it is told in any case: what is known elsewhere may
+    /// be of the subscriber before.
     pub(crate) fn changed_cursor(&self) -> Option<Handed> {
-        let handed = self.handed.get();
+        let handed = Some(self.handed.get());
         (self.told.replace(handed) != handed).then(|| self.cursor())
     }
 }
@@ -267,8 +268,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_told_only_when_it_moved() {
+    fn a_cursor_is_told_at_first_and_when_it_moved() {
         let subscriber = subscriber(4);
+        assert_eq!(subscriber.changed_cursor().unwrap().cursor, Sequence(4));
         assert_eq!(subscriber.changed_cursor(), None);
         subscriber.hand(Sequence(6));
         assert_eq!(subscriber.changed_cursor().unwrap().cursor, Sequence(6));
