@@ -24,7 +24,7 @@ use super::{
 use crate::{
     datalog::{Page, ReadError, Space},
     domain::{Broker, ConnectionId, Handed, ReplyTo, SealedBatch},
-    protocol::{SessionId, Timestamp},
+    protocol::Timestamp,
 };
 
 /// Retention looks at every subscription within this time, so it acts well within the 10 s that the protocol gives it.
@@ -48,7 +48,7 @@ pub(crate) struct PubSubService {
     logger: Addr<DataLogger>,
     fetchers: Addr<LogFetcher>,
     hubs: Hubs,
-    /// What came while the log had no room to promise: bounded by the credit of the connections.
+    /// What came while the log had no room to promise: bounded by the credit of the connections, and their number.
     deferred: VecDeque<Deferred>,
     /// DataLogger has a batch.
     is_committing: bool,
@@ -61,6 +61,7 @@ pub(crate) struct PubSubService {
 }
 
 enum Deferred {
+    Connect(Connect),
     Forward(Forward),
     Disconnected(Disconnected),
 }
@@ -140,14 +141,24 @@ impl PubSubService {
         }
     }
 
-    fn apply_deferred(&mut self) {
+    fn apply_deferred(&mut self, ctx: &mut Context<Self>) {
         while self.broker.is_ready()
             && let Some(deferred) = self.deferred.pop_front()
         {
             match deferred {
+                Deferred::Connect(message) => self.connect(&message, ctx),
                 Deferred::Forward(forward) => self.apply(forward),
                 Deferred::Disconnected(message) => self.disconnect(&message),
             }
+        }
+    }
+
+    fn connect(&mut self, message: &Connect, ctx: &mut Context<Self>) {
+        let taken_over = self
+            .broker
+            .connect(message.connection, message.identity, now());
+        if let Some(old) = taken_over {
+            self.take_over(old, ctx);
         }
     }
 
@@ -189,9 +200,9 @@ impl PubSubService {
         }
     }
 
-    fn take_over(&mut self, session: SessionId, old: ConnectionId, ctx: &mut Context<Self>) {
+    fn take_over(&mut self, old: ConnectionId, ctx: &mut Context<Self>) {
         let Some(hub) = self.hubs.of(old) else {
-            return self.taken_over(session, &[], ctx);
+            return self.taken_over(old, &[], ctx);
         };
         let cursors = hub.send(TakeOver { connection: old });
         let cursors = async move {
@@ -199,21 +210,22 @@ impl PubSubService {
                 Ok(Ok(handed)) => handed,
                 Ok(Err(_)) | Err(_) => {
                     log::warn!(
-                        "session {session} goes on from its written cursors: its old connection did not tell its own"
+                        "a session goes on from its written cursors: its old connection did not tell its own"
                     );
-                    Vec::new()
+                    Some(Vec::new())
                 }
             }
         };
-        ctx.spawn(
-            cursors
-                .into_actor(self)
-                .map(move |handed, actor, ctx| actor.taken_over(session, &handed, ctx)),
-        );
+        ctx.spawn(cursors.into_actor(self).map(move |handed, actor, ctx| {
+            // If the connection had ended, `Disconnected` is on its way, and tells them.
+            if let Some(handed) = handed {
+                actor.taken_over(old, &handed, ctx);
+            }
+        }));
     }
 
-    fn taken_over(&mut self, session: SessionId, handed: &[Handed], ctx: &mut Context<Self>) {
-        self.broker.taken_over(session, handed);
+    fn taken_over(&mut self, old: ConnectionId, handed: &[Handed], ctx: &mut Context<Self>) {
+        self.broker.taken_over(old, handed);
         self.flush_soon(ctx);
     }
 
@@ -292,14 +304,10 @@ impl Handler<Connect> for PubSubService {
     type Result = ();
 
     fn handle(&mut self, message: Connect, ctx: &mut Self::Context) {
-        let Connect {
-            connection,
-            identity,
-        } = message;
-        if let Some(old) = self.broker.connect(connection, identity, now())
-            && let Some(session) = self.broker.session_of(connection)
-        {
-            self.take_over(session, old, ctx);
+        if self.deferred.is_empty() {
+            self.connect(&message, ctx);
+        } else {
+            self.deferred.push_back(Deferred::Connect(message));
         }
         self.flush_soon(ctx);
     }
@@ -372,7 +380,7 @@ pub(crate) struct Committed {
 impl Handler<Committed> for PubSubService {
     type Result = ();
 
-    fn handle(&mut self, message: Committed, _: &mut Self::Context) {
+    fn handle(&mut self, message: Committed, ctx: &mut Self::Context) {
         let Committed {
             number,
             publication_bytes,
@@ -381,7 +389,7 @@ impl Handler<Committed> for PubSubService {
         self.is_committing = false;
         self.broker.committed(number, publication_bytes);
         self.broker.set_room(space.guaranteed, space.full);
-        self.apply_deferred();
+        self.apply_deferred(ctx);
         // At once, not behind the mailbox: DataLogger is idle until then.
         self.flush();
     }
@@ -399,11 +407,11 @@ pub(crate) struct CommitFailed {
 impl Handler<CommitFailed> for PubSubService {
     type Result = ();
 
-    fn handle(&mut self, message: CommitFailed, _: &mut Self::Context) {
+    fn handle(&mut self, message: CommitFailed, ctx: &mut Self::Context) {
         self.is_committing = false;
         self.broker
             .commit_failed(message.batch, message.was_written);
-        self.apply_deferred();
+        self.apply_deferred(ctx);
         self.flush();
     }
 }
@@ -418,7 +426,7 @@ impl Handler<SpaceChanged> for PubSubService {
 
     fn handle(&mut self, SpaceChanged(space): SpaceChanged, ctx: &mut Self::Context) {
         self.broker.set_room(space.guaranteed, space.full);
-        self.apply_deferred();
+        self.apply_deferred(ctx);
         self.flush_soon(ctx);
     }
 }

@@ -90,23 +90,21 @@ impl Handler<Release> for Hub {
 }
 
 /// A connection speaks for its session no longer: it is closed with 4502, and nothing more of its queued publications goes out.
-/// Answered with how far it was served; nothing if it is gone.
+/// Answered with how far it was served; `None` if it had ended, so that PubSubService has been told.
 #[derive(Message)]
-#[rtype(result = "Vec<Handed>")]
+#[rtype(result = "Option<Vec<Handed>>")]
 pub(crate) struct TakeOver {
     pub(crate) connection: ConnectionId,
 }
 
 impl Handler<TakeOver> for Hub {
-    type Result = Vec<Handed>;
+    type Result = Option<Vec<Handed>>;
 
     fn handle(&mut self, message: TakeOver, _: &mut Self::Context) -> Self::Result {
-        let Some(connection) = self.worker.connection(message.connection) else {
-            return Vec::new();
-        };
+        let connection = self.worker.connection(message.connection)?;
         self.worker.close(&connection, CloseReason::TAKEN_OVER);
         connection.with_outbox(|outbox| outbox.hand_whole_frames());
-        connection.cursors()
+        Some(connection.cursors())
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Broker {
     /// Durable sessions without a connection, by the time since when.
     away: BTreeSet<(Timestamp, SessionId)>,
     connections: Map<ConnectionId, SessionId>,
+    /// Connections that were taken over and have not told their cursors yet, and whose they are.
+    fenced: Map<ConnectionId, SessionId>,
     durable_sessions: usize,
     /// Ids that clients supplied, not committed yet, with the batch that they are in.
     uncommitted: Map<(LogNumber, PublicationId), Sequence>,

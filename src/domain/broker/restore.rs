@@ -44,6 +44,7 @@ impl Broker {
             sessions: Default::default(),
             away: Default::default(),
             connections: Default::default(),
+            fenced: Default::default(),
             durable_sessions: 0,
             uncommitted: Default::default(),
             uncommitted_order: Default::default(),

@@ -23,7 +23,7 @@ impl Broker {
     }
 
     /// `connection` speaks for `identity` from now on. If another one did, it is fenced: it has to be taken over, and
-    /// [`taken_over`](Self::taken_over) called with its cursors; until then there is no `Welcome`.
+    /// [`taken_over`](Self::taken_over) or [`disconnected`](Self::disconnected) called with its cursors; until then there is no `Welcome`.
     pub fn connect(
         &mut self,
         connection: ConnectionId,
@@ -48,6 +48,7 @@ impl Broker {
             Some(old) => {
                 session.takeovers += 1;
                 self.connections.remove(&old);
+                self.fenced.insert(old, id);
                 self.unserve(id, old);
             }
             None if session.takeovers == 0 => self.welcome(id),
@@ -56,8 +57,11 @@ impl Broker {
         old
     }
 
-    /// A connection that was taken over handed so much.
-    pub fn taken_over(&mut self, id: SessionId, handed: &[Handed]) {
+    /// `connection`, which was taken over, handed so much. Only the first word about that counts.
+    pub fn taken_over(&mut self, connection: ConnectionId, handed: &[Handed]) {
+        let Some(id) = self.fenced.remove(&connection) else {
+            return;
+        };
         self.write_cursors(id, handed);
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -83,7 +87,8 @@ impl Broker {
     /// `connection` ended, having handed so much.
     pub fn disconnected(&mut self, connection: ConnectionId, handed: &[Handed], now: Timestamp) {
         let Some(id) = self.connections.remove(&connection) else {
-            return;
+            // It may have ended by itself just when it was to be taken over.
+            return self.taken_over(connection, handed);
         };
         self.write_cursors(id, handed);
         self.unserve(id, connection);
@@ -122,6 +127,9 @@ impl Broker {
             if session.durable {
                 self.record(state::delete_cursor(id, held.subscription));
             }
+        }
+        if session.takeovers > 0 {
+            self.fenced.retain(|_, fenced| *fenced != id);
         }
         self.away.remove(&(session.away_since, id));
         self.durable_sessions -= usize::from(session.durable);

@@ -558,7 +558,7 @@ fn a_taken_over_connection_changes_nothing_and_the_new_one_waits_for_its_cursors
         log,
         cursor: Sequence(3),
     }];
-    bench.broker.taken_over(session, &handed);
+    bench.broker.taken_over(connection(3), &handed);
     let Effect::Welcome(welcome) = bench.commit().remove(0) else {
         panic!("no welcome")
     };
@@ -568,6 +568,55 @@ fn a_taken_over_connection_changes_nothing_and_the_new_one_waits_for_its_cursors
     );
     let meta = bench.broker.subscriptions[&SubscriptionId::of_name("a")].meta(&limits().defaults);
     assert_eq!((meta.subscribers, meta.connected), (1, 1));
+}
+
+#[test]
+fn a_connection_that_ends_while_it_is_taken_over_tells_its_cursors() {
+    let session = SessionId::random();
+    let mut bench = Bench::new();
+    bench.connect(connection(3), session);
+    bench.start(connection(3), "a", None, None);
+    bench.submit("a");
+    let old = bench
+        .broker
+        .connect(connection(4), Identity::Durable(session), bench.now);
+    assert_eq!(old, Some(connection(3)));
+    assert!(bench.commit().is_empty());
+    let handed = [Handed {
+        subscription: SubscriptionId::of_name("a"),
+        log: bench.broker.subscriptions[&SubscriptionId::of_name("a")].log,
+        cursor: Sequence(1),
+    }];
+    bench.broker.disconnected(connection(3), &handed, bench.now);
+    let Effect::Welcome(welcome) = bench.commit().remove(0) else {
+        panic!("no welcome")
+    };
+    assert_eq!(
+        (welcome.connection, welcome.restored[0].cursor),
+        (connection(4), Sequence(1))
+    );
+    bench.broker.taken_over(connection(3), &[]);
+    assert!(bench.commit().is_empty());
+}
+
+#[test]
+fn a_session_forgotten_during_a_takeover_begins_anew() {
+    let session = SessionId::random();
+    let mut bench = Bench::new();
+    bench.connect(connection(3), session);
+    for (number, old) in [(4, connection(3)), (5, connection(4))] {
+        let taken_over =
+            bench
+                .broker
+                .connect(connection(number), Identity::Durable(session), bench.now);
+        assert_eq!(taken_over, Some(old));
+    }
+    bench.broker.disconnected(connection(5), &[], bench.now);
+    let welcome = bench.connect(connection(6), session);
+    assert!(!welcome.welcome.resumed);
+    bench.broker.taken_over(connection(3), &[]);
+    bench.broker.taken_over(connection(4), &[]);
+    assert!(bench.commit().is_empty());
 }
 
 #[test]
