@@ -50,6 +50,8 @@ cargo fmt --all -- --check
 
 step "clippy"
 cargo clippy --all-targets --locked -- -D warnings
+# The client has to build without the server.
+cargo clippy --no-default-features --features client --locked -- -D warnings
 
 step "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

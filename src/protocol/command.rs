@@ -89,6 +89,40 @@ pub struct SubscriptionReference {
     pub name: Option<Box<str>>,
 }
 
+impl From<SubscriptionId> for SubscriptionReference {
+    fn from(id: SubscriptionId) -> Self {
+        Self { id, name: None }
+    }
+}
+
+/// A text of the 36 characters of a UUID is that UUID; any other is a name, which the server judges.
+impl From<&str> for SubscriptionReference {
+    fn from(text: &str) -> Self {
+        let uuid = (text.len() == uuid::fmt::Hyphenated::LENGTH)
+            .then(|| uuid::Uuid::try_parse(text).ok())
+            .flatten();
+        match uuid {
+            Some(uuid) => SubscriptionId(uuid).into(),
+            None => Self {
+                id: SubscriptionId::of_name(text),
+                name: Some(text.into()),
+            },
+        }
+    }
+}
+
+impl From<String> for SubscriptionReference {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&Self> for SubscriptionReference {
+    fn from(reference: &Self) -> Self {
+        reference.clone()
+    }
+}
+
 /// What a subscription does with its publications.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
@@ -236,6 +270,12 @@ pub enum Patch<T> {
     Default,
     /// This value.
     Value(T),
+}
+
+impl<T> From<T> for Patch<T> {
+    fn from(value: T) -> Self {
+        Self::Value(value)
+    }
 }
 
 /// The settings that a command gives.

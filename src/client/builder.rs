@@ -1,0 +1,133 @@
+//! How a client is made.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::{
+    Client, ConnectionError, Reconnect, Status, backoff::Backoff, buffer::Bound,
+    connection::Connection, core::Core, handle::Handle, socket::Endpoint,
+};
+use crate::protocol::SessionId;
+
+/// What a subscription's buffer holds unless it says otherwise.
+pub(super) const BUFFER: Bound = Bound {
+    count: 4096,
+    bytes: 4 << 20,
+};
+
+/// Makes a [`Client`]. Begins with [`Client::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `connect` or `start`"]
+pub struct Builder {
+    url: String,
+    session: Option<SessionId>,
+    reconnect: Reconnect,
+    in_flight: usize,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+}
+
+impl Builder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            session: None,
+            reconnect: Reconnect::default(),
+            in_flight: 256,
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Opens, or resumes, the durable session with this id, so that its subscriptions and cursors outlive the client. Without it the
+    /// session is transient.
+    ///
+    /// The id is a secret, made by [`SessionId::random`] and kept by the application. A second client with the same id takes over: the
+    /// first one ends with 4502 and does not come back.
+    pub fn session(mut self, id: SessionId) -> Self {
+        self.session = Some(id);
+        self
+    }
+
+    /// How it comes back when the connection ends. By default for ever, after pauses that grow from 100 ms to 30 s.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = reconnect;
+        self
+    }
+
+    /// How many requests wait for their answers at once, publications among them; further ones wait for their turn. Default 256,
+    /// at least 1. Each costs the memory of its message until it is answered.
+    pub fn in_flight(mut self, requests: usize) -> Self {
+        self.in_flight = requests.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How long one attempt to connect may take, from the look-up of the host to the server's `Welcome`. Default 10 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long one waits for the answer to a request, reconnects included. Default 30 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Connects, and gives the client when the server has said `Welcome`. From then on it comes back by itself.
+    ///
+    /// # Errors
+    /// If this first attempt fails.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time.
+    pub async fn connect(self) -> Result<Client, ConnectionError> {
+        let (first, went) = oneshot::channel();
+        let client = self.spawn(Some(first))?;
+        match went.await {
+            Ok(result) => result.map(|()| client),
+            Err(_gone) => Err(ConnectionError::Broken),
+        }
+    }
+
+    /// Gives the client at once, which connects in the background and does not mind if the server is not there yet. Requests wait.
+    ///
+    /// # Errors
+    /// If the URL is none that can be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time.
+    pub fn start(self) -> Result<Client, ConnectionError> {
+        self.spawn(None)
+    }
+
+    fn spawn(
+        self,
+        first: Option<oneshot::Sender<Result<(), ConnectionError>>>,
+    ) -> Result<Client, ConnectionError> {
+        let endpoint = Endpoint::new(&self.url, self.session)?;
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (status, watched) = watch::channel(Status::Connecting);
+        let is_durable = self.session.is_some();
+        let connection = Connection {
+            endpoint,
+            connect_timeout: self.connect_timeout,
+            backoff: Backoff::new(self.reconnect),
+            core: Core::new(is_durable, BUFFER),
+            commands,
+            status,
+            first,
+        };
+        tokio::spawn(connection.run());
+        Ok(Client {
+            handle: Handle {
+                commands: sender,
+                permits: Arc::new(Semaphore::new(self.in_flight)),
+                request_timeout: self.request_timeout,
+                status: watched,
+            },
+            is_durable,
+        })
+    }
+}

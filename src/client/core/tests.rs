@@ -1,0 +1,1 @@
+//! The core, driven message by message with made-up time.
