@@ -513,6 +513,56 @@ proptest! {
     }
 }
 
+/// Whoever changes these bytes changes the format of the data directory.
+#[test]
+fn entries_have_the_bytes_of_format_1() {
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    let (runs_key, runs) =
+        entry::encode_runs(SegmentId(7), &[run(300, 1, 10, 7), run(301, 2, 3, 7)]).remove(0);
+    let logs = entry::Logs::from([(LogNumber(65), super::LogEntry { ..entry(3, 20) })]);
+    let mut account = Account::default();
+    account.add(b"key", b"value");
+    let entries = [
+        (runs_key, runs),
+        (
+            entry::logs_key(LogNumber(65)),
+            entry::encode_logs(&logs).unwrap(),
+        ),
+        (
+            entry::segment_key(SegmentId(7)),
+            segment(7, (3, 9)).encode(),
+        ),
+        (
+            entry::id_key(LogNumber(1), &id(2)),
+            entry::encode_sequence(Sequence(300)),
+        ),
+        (entry::state_key(b"key"), (*b"value").into()),
+        (entry::removed_key(LogNumber(1)), [].into()),
+        ([META].into(), meta(12).encode()),
+        ([ACCOUNT].into(), account.encode().into()),
+    ];
+    let lines: Vec<_> = entries
+        .iter()
+        .map(|(key, value)| format!("{} {}", hex(key), hex(value)))
+        .collect();
+    let format_1 = [
+        "72000000000000000700000000 ac02010981d095ffbc3109840780897a1efc1100ad02020182d095ffbc31016480897a1efc1101",
+        "6c0000000000000001 01031494d095ffbc31",
+        "730000000000000007 000309904e",
+        "69000000000000000100000000000000020000000000000000 ac02",
+        "6b6b6579 76616c7565",
+        "780000000000000001 ",
+        "6d 000000000000000000000000000000050ce807",
+        "61 0100000000000000943230b4168f1b50",
+    ];
+    assert_eq!(lines, format_1);
+}
+
 /// Figures, on demand: `cargo test --release --lib catalogue -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures, with --release"]

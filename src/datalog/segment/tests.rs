@@ -323,6 +323,31 @@ fn every_cut_is_damage_and_nothing_else() {
     }
 }
 
+/// Whoever changes these bytes changes the format of the data directory.
+#[test]
+fn segment_has_the_bytes_of_format_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, bytes, _, summary) = sample(dir.path());
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    assert_eq!(
+        hex(&bytes[..40]),
+        "69747365676d010a0500000000000000050000000000000005000000000000000000000095780ddf"
+    );
+    let begin = summary.runs[0].index_offset as usize;
+    let index = &bytes[begin..begin + summary.runs[0].index_len as usize];
+    assert_eq!(hex(index), "900706008827b401581eb50008f272eed1c8cff7");
+    assert_eq!(
+        hex(&bytes[summary.file_len as usize - 28..]),
+        "1e0000000000000002000000d1099916697473666f6f740a39f866f3"
+    );
+    assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (5552, 2974501909));
+}
+
 #[test]
 fn segment_of_another_number_is_refused() {
     let dir = tempfile::tempdir().unwrap();
