@@ -167,11 +167,14 @@ pub(super) fn runs_of(segment: SegmentId) -> Box<[u8]> {
     numbered(RUN, segment.0)
 }
 
+/// Key and value.
+type Entry = (Box<[u8]>, Box<[u8]>);
+
 /// The entries of a segment's runs, many runs an entry.
 pub(super) fn encode_runs<'a>(
     segment: SegmentId,
     runs: impl IntoIterator<Item = &'a RunDescriptor>,
-) -> Vec<(Box<[u8]>, Box<[u8]>)> {
+) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut value = Vec::with_capacity(RUNS_SIZE + 64);
     let mut runs = runs.into_iter().peekable();

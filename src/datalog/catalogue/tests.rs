@@ -524,7 +524,7 @@ fn entries_have_the_bytes_of_format_1() {
     };
     let (runs_key, runs) =
         entry::encode_runs(SegmentId(7), &[run(300, 1, 10, 7), run(301, 2, 3, 7)]).remove(0);
-    let logs = entry::Logs::from([(LogNumber(65), super::LogEntry { ..entry(3, 20) })]);
+    let logs = entry::Logs::from([(LogNumber(65), entry(3, 20))]);
     let mut account = Account::default();
     account.add(b"key", b"value");
     let entries = [

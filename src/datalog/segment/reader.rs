@@ -73,29 +73,6 @@ impl RunIndex {
             .map(|_| at)
     }
 
-    /// The block that holds `sequence`.
-    pub(crate) fn block_of(&self, sequence: Sequence) -> Option<&Block> {
-        self.position_of(sequence).map(|at| &self.blocks[at])
-    }
-
-    /// Which of [`blocks`](Self::blocks) is the first that holds a publication of `time` or later.
-    pub(crate) fn position_since(&self, time: Timestamp) -> Option<usize> {
-        let at = self.blocks.partition_point(|block| block.last_time < time);
-        (at < self.blocks.len()).then_some(at)
-    }
-
-    /// The block where retention of the run's newest `kept` payload bytes cuts: everything behind it is within them, itself
-    /// it is not. None if the whole run is.
-    pub(crate) fn position_of_cut(&self, kept: u64) -> Option<usize> {
-        let last = self.blocks.last()?;
-        let total = last.bytes_before + last.bytes;
-        let removed = total.checked_sub(kept).filter(|&removed| removed > 0)?;
-        Some(
-            self.blocks
-                .partition_point(|block| block.bytes_before + block.bytes < removed),
-        )
-    }
-
     /// Memory that it takes, for a cache's account.
     pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.blocks)
@@ -157,11 +134,6 @@ impl SegmentFile {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Its length.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
     }
 
     /// What the file itself says that it holds: for making the catalogue again.
@@ -274,63 +246,25 @@ impl SegmentFile {
         Ok(entries.iter().map(id_entry).collect())
     }
 
-    /// The ids of the run's publications `from` to `to`, both included, as far as the run goes.
-    ///
-    /// # Errors
-    /// If the run index or an id table on the way is damaged. Going on behind the damaged block's last may succeed.
-    pub(crate) fn ids(
-        &self,
-        run: &RunDescriptor,
-        from: Sequence,
-        to: Sequence,
-    ) -> Result<Vec<PublicationId>, Damaged> {
-        let mut ids = Vec::new();
-        let (from, to) = (from.max(run.first), to.min(run.last));
-        if from <= to {
-            self.for_ids(run, from, to, |_, entry| ids.push(entry.id))?;
-        }
-        Ok(ids)
-    }
-
     /// Every id of the run that a client supplied, with its place: what the catalogue holds of it.
     ///
     /// # Errors
-    /// As [`ids`](Self::ids).
+    /// If the run index or an id table is damaged.
     pub(crate) fn client_ids(
         &self,
         run: &RunDescriptor,
     ) -> Result<Vec<(PublicationId, Sequence)>, Damaged> {
         let mut ids = Vec::new();
-        if run.client_ids {
-            self.for_ids(run, run.first, run.last, |sequence, entry| {
-                if entry.client {
-                    ids.push((entry.id, sequence));
-                }
-            })?;
+        if !run.client_ids {
+            return Ok(ids);
+        }
+        for block in self.run_index(run)?.blocks() {
+            let sequences = (block.first.0..).map(Sequence);
+            let entries = self.read_ids(block)?.into_iter().zip(sequences);
+            let supplied = entries.filter(|(entry, _)| entry.client);
+            ids.extend(supplied.map(|(entry, sequence)| (entry.id, sequence)));
         }
         Ok(ids)
-    }
-
-    fn for_ids(
-        &self,
-        run: &RunDescriptor,
-        from: Sequence,
-        to: Sequence,
-        mut tell: impl FnMut(Sequence, IdEntry),
-    ) -> Result<(), Damaged> {
-        let index = self.run_index(run)?;
-        let begin = index.position_of(from).unwrap_or(index.blocks.len());
-        for block in index.blocks[begin..]
-            .iter()
-            .take_while(|block| block.first <= to)
-        {
-            for (sequence, entry) in (block.first.0..).map(Sequence).zip(self.read_ids(block)?) {
-                if from <= sequence && sequence <= to {
-                    tell(sequence, entry);
-                }
-            }
-        }
-        Ok(())
     }
 
     fn read_checked(
