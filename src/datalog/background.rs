@@ -105,6 +105,17 @@ impl Background {
     }
 }
 
+/// Lets the writer fail, instead of wait for ever, when the thread panics.
+struct Guard(Arc<Backlog>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("the background thread panicked".into());
+        }
+    }
+}
+
 /// The thread's own.
 struct Worker {
     options: Options,
@@ -117,6 +128,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        let _guard = Guard(self.backlog.clone());
         loop {
             let done = match self.backlog.next_task() {
                 Task::Stop => {

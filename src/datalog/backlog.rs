@@ -236,7 +236,18 @@ impl Backlog {
         }
     }
 
-    /// Adds a journal that is free. False: no more are needed, and its file can go.
+    /// Adds a journal that a start found free: the reserve before the spare, since on a full disk it can't be made.
+    pub(crate) fn put_found(&self, file: JournalFile) -> Result<(), JournalFile> {
+        let mut state = self.state.lock();
+        if state.reserve.is_none() && file.capacity() == self.journal_size {
+            state.reserve = Some(file);
+            return Ok(());
+        }
+        drop(state);
+        self.put(file)
+    }
+
+    /// Adds a journal that is free, or gives it back: no more are needed, and its file can go.
     pub(crate) fn put(&self, file: JournalFile) -> Result<(), JournalFile> {
         if file.capacity() != self.journal_size {
             return Err(file);

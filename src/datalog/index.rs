@@ -149,6 +149,17 @@ impl Log {
         Self::new(Sequence(1), Sequence::ZERO, Timestamp::default())
     }
 
+    /// Drops the chunks that are sealed.
+    fn drop_chunks(&mut self, generation: u64) {
+        let sealed = self
+            .chunks
+            .partition_point(|chunk| chunk.generation <= generation);
+        if sealed > 0 {
+            self.chunks.drain(..sealed);
+            self.chunks.shrink_to_fit();
+        }
+    }
+
     /// Drops the pieces that lie below the log's first.
     fn drop_dead(&mut self, dead: &mut Vec<RunDescriptor>) {
         let first = self.bounds.first;
@@ -183,6 +194,8 @@ struct Inner {
     logs: Map<LogNumber, Log>,
     journals: Vec<Journal>,
     segments: Map<SegmentId, Arc<SegmentFile>>,
+    /// Bytes that live runs take in each segment.
+    live: Map<SegmentId, u64>,
 }
 
 /// See the module.
@@ -210,13 +223,15 @@ impl Index {
         runs: impl IntoIterator<Item = RunDescriptor>,
     ) -> Vec<RunDescriptor> {
         let mut inner = self.inner.write();
+        let Inner { logs, live, .. } = &mut *inner;
         let mut dead = Vec::new();
         for run in runs {
-            match inner.logs.get_mut(&run.log) {
+            match logs.get_mut(&run.log) {
                 Some(log) if log.bounds.first <= run.last => {
                     log.bounds.last = log.bounds.last.max(run.last);
                     log.last_time = log.last_time.max(run.last_time);
                     push_sparing(&mut log.runs, run);
+                    *live.entry(run.segment).or_default() += run.stored_bytes;
                 }
                 _ => dead.push(run),
             }
@@ -271,6 +286,7 @@ impl Index {
                 }
             }
         }
+        inner.bury(&dead);
         if let Some(journal) = inner
             .journals
             .iter_mut()
@@ -286,74 +302,59 @@ impl Index {
 
     /// Replaces what a journal holds by the runs that it was sealed into. Gives back its file, and the runs that died
     /// meanwhile.
+    ///
+    /// Every log with a chunk in the journal has a run, unless the journal was damaged.
     pub(crate) fn seal(
         &self,
         generation: u64,
         segment: Option<Arc<SegmentFile>>,
         runs: &[RunDescriptor],
+        was_damaged: bool,
     ) -> (Option<Arc<JournalFile>>, Vec<RunDescriptor>) {
         let mut inner = self.inner.write();
-        let Inner {
-            logs,
-            journals,
-            segments,
-        } = &mut *inner;
-        segments.extend(segment.map(|file| (file.id(), file)));
-        for log in logs.values_mut() {
-            let sealed = log
-                .chunks
-                .partition_point(|chunk| chunk.generation <= generation);
-            if sealed > 0 {
-                log.chunks.drain(..sealed);
-                log.chunks.shrink_to_fit();
+        if was_damaged {
+            for log in inner.logs.values_mut() {
+                log.drop_chunks(generation);
             }
         }
-        let mut dead = Vec::new();
         for run in runs {
-            match logs.get_mut(&run.log) {
-                Some(log) if log.bounds.first <= run.last => push_sparing(&mut log.runs, *run),
-                _ => dead.push(*run),
+            if let Some(log) = inner.logs.get_mut(&run.log) {
+                log.drop_chunks(generation);
             }
         }
-        let at = journals
-            .iter()
-            .position(|journal| journal.generation == generation);
-        (at.map(|at| journals.remove(at).file), dead)
+        let dead = inner.add_segment(segment, runs);
+        let mut journals = inner.journals.iter();
+        let at = journals.position(|journal| journal.generation == generation);
+        (at.map(|at| inner.journals.remove(at).file), dead)
     }
 
-    /// Replaces the runs of some segments by those of one that was made of them. Gives back the runs that died meanwhile.
+    /// Replaces the runs of some segments, which `logs` have, by those of one that was made of them. Gives back the runs that
+    /// died meanwhile.
     pub(crate) fn merge(
         &self,
         inputs: &[SegmentId],
+        logs: impl IntoIterator<Item = LogNumber>,
         output: Option<Arc<SegmentFile>>,
         runs: &[RunDescriptor],
     ) -> Vec<RunDescriptor> {
         let mut inner = self.inner.write();
-        let Inner { logs, segments, .. } = &mut *inner;
-        segments.extend(output.map(|file| (file.id(), file)));
-        for log in logs.values_mut() {
-            log.runs.retain(|run| !inputs.contains(&run.segment));
-        }
-        for input in inputs {
-            segments.remove(input);
-        }
-        let mut dead = Vec::new();
-        for run in runs {
-            match logs.get_mut(&run.log) {
-                Some(log) if log.bounds.first <= run.last => {
-                    let at = log.runs.partition_point(|other| other.first < run.first);
-                    log.runs.reserve_exact(1);
-                    log.runs.insert(at, *run);
-                }
-                _ => dead.push(*run),
+        for log in logs {
+            if let Some(log) = inner.logs.get_mut(&log) {
+                log.runs.retain(|run| !inputs.contains(&run.segment));
             }
         }
-        dead
+        for input in inputs {
+            inner.segments.remove(input);
+            inner.live.remove(input);
+        }
+        inner.add_segment(output, runs)
     }
 
     /// Forgets a segment, none of whose runs is live.
     pub(crate) fn remove_segment(&self, segment: SegmentId) -> Option<Arc<SegmentFile>> {
-        self.inner.write().segments.remove(&segment)
+        let mut inner = self.inner.write();
+        inner.live.remove(&segment);
+        inner.segments.remove(&segment)
     }
 
     /// An open segment.
@@ -469,14 +470,10 @@ impl Index {
         journals.find_map(|journal| journal.ids.get(&(log, id)).copied())
     }
 
-    /// Bytes that live runs take in each segment.
-    pub(crate) fn live_bytes(&self) -> HashMap<SegmentId, u64> {
+    /// Bytes that live runs take in a segment.
+    pub(crate) fn live_bytes(&self, segment: SegmentId) -> u64 {
         let inner = self.inner.read();
-        let mut live: HashMap<_, _> = inner.segments.keys().map(|&id| (id, 0)).collect();
-        for run in inner.logs.values().flat_map(|log| &log.runs) {
-            *live.entry(run.segment).or_default() += run.stored_bytes;
-        }
-        live
+        inner.live.get(&segment).copied().unwrap_or(0)
     }
 }
 
@@ -511,6 +508,38 @@ fn piece_refs(
 }
 
 impl Inner {
+    /// A new segment, with those of its runs that are live still; the others are given back.
+    fn add_segment(
+        &mut self,
+        file: Option<Arc<SegmentFile>>,
+        runs: &[RunDescriptor],
+    ) -> Vec<RunDescriptor> {
+        self.segments.extend(file.map(|file| (file.id(), file)));
+        let mut dead = Vec::new();
+        for run in runs {
+            match self.logs.get_mut(&run.log) {
+                Some(log) if log.bounds.first <= run.last => {
+                    let at = log.runs.partition_point(|other| other.first < run.first);
+                    if log.runs.len() == log.runs.capacity() && at < 4 {
+                        log.runs.reserve_exact(1);
+                    }
+                    log.runs.insert(at, *run);
+                    *self.live.entry(run.segment).or_default() += run.stored_bytes;
+                }
+                _ => dead.push(*run),
+            }
+        }
+        dead
+    }
+
+    fn bury(&mut self, dead: &[RunDescriptor]) {
+        for run in dead {
+            if let Some(live) = self.live.get_mut(&run.segment) {
+                *live = live.saturating_sub(run.stored_bytes);
+            }
+        }
+    }
+
     /// `None` if its file could not be opened: that is a hole.
     fn piece(&self, piece: PieceRef<'_>) -> Option<Piece> {
         Some(match piece {

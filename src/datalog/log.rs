@@ -62,7 +62,7 @@ impl DataLog {
         for file in free {
             if current.is_none() && file.capacity() == options.journal_size {
                 current = Some(file);
-            } else if let Err(file) = backlog.put(file) {
+            } else if let Err(file) = backlog.put_found(file) {
                 file.remove().during(doing)?;
             }
         }

@@ -162,14 +162,28 @@ fn by_generation(
 ) -> Result<(Used, Vec<JournalFile>), OpenError> {
     let (mut used, mut free) = (Vec::new(), Vec::new());
     for file in files {
-        let bytes = read(&file)?;
-        match newest_generation(&bytes, store.id(), sealed_through) {
+        match generation_of(store, &file, sealed_through)? {
             Some(generation) => used.push((generation, file)),
             None => free.push(file),
         }
     }
     used.sort_by_key(|(generation, _)| *generation);
     Ok((used, free))
+}
+
+/// The generation of a journal that is not sealed. Most tell by their first batch.
+fn generation_of(
+    store: &Store,
+    file: &JournalFile,
+    sealed_through: u64,
+) -> Result<Option<u64>, OpenError> {
+    let first = file
+        .first_batch(store.id())
+        .during(|| format!("reading {}", file.path().display()))?;
+    Ok(match first {
+        Some(batch) => Some(batch.generation).filter(|&generation| generation > sealed_through),
+        None => newest_generation(&read(file)?, store.id(), sealed_through),
+    })
 }
 
 fn read(file: &JournalFile) -> Result<Vec<u8>, OpenError> {

@@ -22,6 +22,7 @@ impl Worker {
         let generation = journal.generation;
         let bytes = journal.file.read_all()?;
         let (batches, damaged) = self.batches(&bytes, &journal.spans);
+        let was_damaged = !damaged.is_empty();
         for range in damaged {
             self.set_aside(&journal, &bytes, &range);
         }
@@ -34,8 +35,7 @@ impl Worker {
         let first_kept = |log| self.index.bounds(log).map(|bounds| bounds.first);
         let segments = self.store.segment_dir();
         let sealed = seal(records, &first_kept, &segments, header)?;
-        self.sync_journals()?;
-        let file = self.note(generation, sealed)?;
+        let file = self.note(generation, sealed, was_damaged)?;
         drop((bytes, journal));
         self.backlog.sealed(generation);
         self.free(file)?;
@@ -48,17 +48,16 @@ impl Worker {
         &mut self,
         generation: u64,
         sealed: Sealed,
+        was_damaged: bool,
     ) -> Result<Option<Arc<JournalFile>>, Trouble> {
-        let holdings = &mut self.holdings;
-        holdings.state_log.append(generation, &sealed.state)?;
         let created = sealed.state.iter().filter_map(|record| match record {
             Record::CreateLog(log) => Some(log.0 + 1),
             _ => None,
         });
         let meta = Meta {
             sealed_through: generation,
-            next_log: created.fold(holdings.meta.next_log, u64::max),
-            ..holdings.meta
+            next_log: created.fold(self.holdings.meta.next_log, u64::max),
+            ..self.holdings.meta
         };
         let mut batch = CatalogueBatch::new(&meta);
         let mut touched = BTreeSet::new();
@@ -92,16 +91,19 @@ impl Worker {
             batch.put_id(*log, id, *sequence);
         }
         self.put_logs(&mut batch, touched, generation);
+        // What was looked up in the index, there and here, is written; now it lasts.
+        self.sync_journals()?;
         let holdings = &mut self.holdings;
+        holdings.state_log.append(generation, &sealed.state)?;
         holdings.catalogue.commit(batch)?;
         holdings.meta = meta;
         if let Some((entry, _)) = &file {
             holdings.next_segment += 1;
             holdings.segments.insert(entry.header.id, *entry);
         }
-        let (freed, dead) = self
-            .index
-            .seal(generation, file.map(|(_, file)| file), runs);
+        let (freed, dead) =
+            self.index
+                .seal(generation, file.map(|(_, file)| file), runs, was_damaged);
         self.backlog.bury(dead);
         self.rewrite_state_log()?;
         Ok(freed)
@@ -152,7 +154,9 @@ impl Worker {
             },
             Some(Err(file)) => file,
         };
-        surplus.remove()?;
+        if let Err(error) = surplus.remove() {
+            log::warn!("{} is left behind: {error}", surplus.path().display());
+        }
         self.backlog.retry_soon();
         Ok(())
     }

@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -54,16 +55,14 @@ impl Worker {
         for run in &dead {
             self.remove_ids(&mut batch, run);
         }
-        let live = self.index.live_bytes();
         let inputs = self.merging.iter().flat_map(|merging| &merging.inputs);
         let busy: HashSet<_> = inputs.map(|file| file.id()).collect();
-        let is_over = |id: SegmentId| live.get(&id).is_none_or(|&live| live == 0);
         let over: Vec<SegmentId> = self
             .holdings
             .segments
             .keys()
             .copied()
-            .filter(|&id| is_over(id) && !busy.contains(&id))
+            .filter(|&id| self.index.live_bytes(id) == 0 && !busy.contains(&id))
             .collect();
         for segment in &over {
             batch.remove_segment(*segment);
@@ -71,14 +70,13 @@ impl Worker {
         if batch.is_empty() {
             return Ok(());
         }
+        self.sync_journals()?;
         self.holdings.catalogue.commit(batch)?;
         for segment in over {
             self.holdings.segments.remove(&segment);
             let is_odd = self.holdings.unmergeable.remove(&segment);
-            match self.index.remove_segment(segment) {
-                Some(file) if is_odd => drop(self.store.quarantine(file.path())?),
-                Some(file) => fs::remove_file(file.path())?,
-                None => {}
+            if let Some(file) = self.index.remove_segment(segment) {
+                self.let_go(file.path(), is_odd);
             }
         }
         self.backlog.retry_soon();
@@ -120,10 +118,9 @@ impl Worker {
         if self.merging.is_some() {
             return Ok(());
         }
-        let live = self.index.live_bytes();
         let candidates = self.holdings.segments.values().filter_map(|entry| {
             let id = entry.header.id;
-            let live = live.get(&id).copied().unwrap_or(0);
+            let live = self.index.live_bytes(id);
             (live > 0).then_some(Candidate {
                 header: entry.header,
                 file_len: entry.file_len,
@@ -189,13 +186,14 @@ impl Worker {
             }
             Err(MergeError::Output(error)) => return merge_failed(error),
         };
-        self.sync_journals()?;
         let mut batch = CatalogueBatch::new(&self.holdings.meta);
+        let mut footers = Vec::new();
         for file in &merging.inputs {
             if let Ok(footer) = file.footer() {
                 for run in footer.runs() {
                     self.remove_ids(&mut batch, &run);
                 }
+                footers.push(footer);
             }
             batch.remove_segment(file.id());
         }
@@ -211,6 +209,7 @@ impl Worker {
             let file = SegmentFile::open(&self.store.segment_dir(), segment.header.id)?;
             output = Some((entry, file));
         }
+        self.sync_journals()?;
         let holdings = &mut self.holdings;
         holdings.catalogue.commit(batch)?;
         let inputs: Vec<_> = merging.inputs.iter().map(|file| file.id()).collect();
@@ -220,29 +219,41 @@ impl Worker {
         if let Some((entry, _)) = &output {
             holdings.segments.insert(entry.header.id, *entry);
         }
-        let dead = self
-            .index
-            .merge(&inputs, output.map(|(_, file)| file), runs);
+        let logs = footers
+            .iter()
+            .flat_map(|footer| footer.runs())
+            .map(|run| run.log);
+        let file = output.map(|(_, file)| file);
+        let dead = self.index.merge(&inputs, logs, file, runs);
         self.backlog.bury(dead);
-        self.remove_inputs(&merging.inputs, &merged)?;
+        self.remove_inputs(&merging.inputs, &merged);
         self.backlog.retry_soon();
         Ok(())
     }
 
     /// A file in which something live could not be read is kept for a person to look at.
-    fn remove_inputs(&self, inputs: &[Arc<SegmentFile>], merged: &Merged) -> Result<(), Trouble> {
+    fn remove_inputs(&self, inputs: &[Arc<SegmentFile>], merged: &Merged) {
         for damaged in &merged.damaged {
             self.tell_damage(format!("{damaged}; the file is kept in quarantine"));
         }
         for file in inputs {
             let mut damaged = merged.damaged.iter();
-            if damaged.any(|damaged| damaged.file == file.path()) {
-                self.store.quarantine(file.path())?;
-            } else {
-                fs::remove_file(file.path())?;
-            }
+            self.let_go(
+                file.path(),
+                damaged.any(|damaged| damaged.file == file.path()),
+            );
         }
-        Ok(())
+    }
+
+    /// Removes a segment's file, or sets it aside. What stays is removed at the next start.
+    fn let_go(&self, path: &Path, set_aside: bool) {
+        let gone = match set_aside {
+            true => self.store.quarantine(path).map(drop),
+            false => fs::remove_file(path),
+        };
+        if let Err(error) = gone {
+            log::warn!("{} is left behind: {error}", path.display());
+        }
     }
 
     /// At the end nobody waits for a merge; its inputs are as they were.

@@ -22,7 +22,9 @@ use std::{
     sync::Arc,
 };
 
+use format::{Batch, BatchHeader};
 pub(crate) use replay::{Scan, newest_generation, scan};
+use uuid::Uuid;
 pub(crate) use writer::JournalWriter;
 
 use super::store;
@@ -106,6 +108,20 @@ impl JournalFile {
         let mut bytes = vec![0; usize::try_from(self.capacity).map_err(io::Error::other)?];
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    /// The batch at the beginning, if there is a valid one, without reading the rest.
+    pub(crate) fn first_batch(&self, store: Uuid) -> io::Result<Option<BatchHeader>> {
+        let mut bytes = vec![0; format::HEADER_LEN.min(self.capacity as usize)];
+        self.read_at(&mut bytes, 0)?;
+        let Some((length, _)) =
+            format::peek(&bytes).filter(|&(len, _)| len as u64 <= self.capacity)
+        else {
+            return Ok(None);
+        };
+        bytes.resize(length, 0);
+        self.read_at(&mut bytes, 0)?;
+        Ok(Batch::read(&bytes, store).map(|batch| batch.header))
     }
 
     pub(crate) fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {

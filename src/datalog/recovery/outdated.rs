@@ -5,11 +5,11 @@
 
 use std::{collections::HashSet, io};
 
-use super::read;
+use super::generation_of;
 use crate::datalog::{
     OpenError,
     catalogue::CatalogueState,
-    journal::{JournalFile, newest_generation},
+    journal::JournalFile,
     segment::{SegmentFile, SegmentHeader, SegmentId},
     state_log::StateLog,
     store::{During, Store},
@@ -35,11 +35,7 @@ pub(super) fn why_outdated(
 
     let mut unsealed = HashSet::new();
     for journal in journals {
-        unsealed.extend(newest_generation(
-            &read(journal)?,
-            store.id(),
-            meta.sealed_through,
-        ));
+        unsealed.extend(generation_of(store, journal, meta.sealed_through)?);
     }
     if is_ahead && !unsealed.contains(&state_log.generation()) {
         let generation = state_log.generation();

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Replay, StateMap, outdated::why_outdated, read};
+use super::{Replay, StateMap, generation_of, outdated::why_outdated};
 use crate::{
     datalog::{
         LogNumber, OpenError, Options,
@@ -21,7 +21,7 @@ use crate::{
         catalogue::{
             Catalogue, CatalogueBatch, CatalogueError, CatalogueState, LogEntry, Meta, SegmentEntry,
         },
-        journal::{JournalFile, format::RecordView, newest_generation},
+        journal::{JournalFile, format::RecordView},
         segment::{RunDescriptor, SegmentFile, SegmentId, SegmentSummary},
         state_log::{Replayed, StateLog},
         store::{During, Store},
@@ -301,7 +301,7 @@ fn is_to_be_sealed_again(
         return Ok(false);
     }
     for journal in journals {
-        let generation = newest_generation(&read(journal)?, store.id(), replayed.generation);
+        let generation = generation_of(store, journal, replayed.generation)?;
         if generation.is_some_and(|generation| (low..=high).contains(&generation)) {
             return Ok(true);
         }
