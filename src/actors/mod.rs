@@ -10,11 +10,13 @@
 //!
 //! Waiting goes one way: session, PubSubService, DataLogger. The other way never waits.
 
+mod closing;
 pub(crate) mod data_logger;
 pub(crate) mod hub;
 pub(crate) mod hubs;
 pub(crate) mod log_reader;
 pub(crate) mod messages;
+pub(crate) mod neighbours;
 pub(crate) mod pubsub_service;
 pub(crate) mod session;
 pub(crate) mod worker;

@@ -16,25 +16,25 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use actix::{Actor, Addr, Context as ActorContext, Handler, Recipient};
 use bytes::BytesMut;
 use tokio::{sync::Notify, task::coop::unconstrained};
 
 use super::{
+    closing::DISCARD_TIMEOUT,
     hub::table::Table,
-    log_reader::{DataLogFetch, DataLogPage, DataLogSince, LogFetcher},
-    messages::{Connect, Cursors, Disconnected, Forward, Incoming, MayConnect, MemoryPage},
+    messages::{Connect, Forward, Incoming, MayConnect},
+    neighbours::Neighbours,
 };
 use crate::{
     config::Config,
     connection::{
-        Connection, Credit, Credited, FrameError, Gate, HeartbeatLimits, Held, Permit, Phase,
-        Socket, Written, budget_cost, tune,
+        Connection, Credit, Credited, Gate, HeartbeatLimits, Permit, Phase, Socket, Written,
+        budget_cost, tune,
     },
-    domain::{ConnectionId, Effect, Handed, Identity},
+    domain::{ConnectionId, Handed, Identity},
 };
 
 /// What one read of a socket may bring. One such buffer serves all connections of a worker.
@@ -46,99 +46,8 @@ const MIN_READ: usize = 16 << 10;
 /// The least credit of a connection, in bytes of commands under way. A message over it still passes.
 const MIN_CREDIT: u64 = 1 << 20;
 
-/// How long a closing connection may take to write what is in front of its Close frame.
-const CLOSE_TIMEOUT: u64 = 10_000;
-
-/// How long input is discarded behind our Close frame (protocol, section 1). Milliseconds.
-const DISCARD_TIMEOUT: u64 = 2_000;
-
-/// A reason that the worker itself closes a connection for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CloseReason {
-    pub(super) code: u16,
-    pub(super) text: &'static str,
-    /// Whether publications that are queued go out first.
-    pub(super) keeps_publications: bool,
-    /// Milliseconds until the connection is dropped, if its Close frame can't be written.
-    pub(super) timeout: u64,
-}
-
-impl CloseReason {
-    pub(super) const SILENT: Self = Self::abrupt(4008, "nothing heard");
-    pub(super) const STUCK: Self = Self::abrupt(4009, "nothing taken");
-    pub(super) const TAKEN_OVER: Self = Self::at_once(4502, "taken over");
-
-    /// The connection is closed behind what it was answered.
-    pub(super) const fn at_once(code: u16, text: &'static str) -> Self {
-        Self {
-            code,
-            text,
-            keeps_publications: false,
-            timeout: CLOSE_TIMEOUT,
-        }
-    }
-
-    /// The client is not expected to take anything any more.
-    const fn abrupt(code: u16, text: &'static str) -> Self {
-        Self {
-            timeout: DISCARD_TIMEOUT,
-            ..Self::at_once(code, text)
-        }
-    }
-
-    /// The connection is closed behind everything that waits for it.
-    pub(super) const fn orderly(code: u16, text: &'static str, timeout: u64) -> Self {
-        Self {
-            code,
-            text,
-            keeps_publications: true,
-            timeout,
-        }
-    }
-}
-
-/// The actors that a worker sends to.
-#[derive(Clone)]
-pub(crate) struct Neighbours {
-    pub(super) may_connect: Recipient<MayConnect>,
-    pub(super) connect: Recipient<Connect>,
-    pub(super) forward: Recipient<Forward>,
-    pub(super) disconnected: Recipient<Disconnected>,
-    pub(super) cursors: Recipient<Cursors>,
-    pub(super) memory_page: Recipient<MemoryPage>,
-    pub(super) fetch: Recipient<DataLogFetch>,
-    pub(super) page: Recipient<DataLogPage>,
-    pub(super) since: Recipient<DataLogSince>,
-}
-
-impl Neighbours {
-    /// Commands go to `pubsub`, reads of the data log to `fetchers`.
-    pub(crate) fn new<P>(pubsub: &Addr<P>, fetchers: &Addr<LogFetcher>) -> Self
-    where
-        P: Actor<Context = ActorContext<P>>
-            + Handler<MayConnect>
-            + Handler<Connect>
-            + Handler<Forward>
-            + Handler<Disconnected>
-            + Handler<Cursors>
-            + Handler<MemoryPage>,
-    {
-        Self {
-            may_connect: pubsub.clone().recipient(),
-            connect: pubsub.clone().recipient(),
-            forward: pubsub.clone().recipient(),
-            disconnected: pubsub.clone().recipient(),
-            cursors: pubsub.clone().recipient(),
-            memory_page: pubsub.clone().recipient(),
-            fetch: fetchers.clone().recipient(),
-            page: fetchers.clone().recipient(),
-            since: fetchers.clone().recipient(),
-        }
-    }
-}
-
 /// How far one connection was served.
-type ConnectionCursors = (ConnectionId, Vec<Handed>);
+pub(super) type ConnectionCursors = (ConnectionId, Vec<Handed>);
 
 type Connections = HashMap<ConnectionId, Rc<Connection>, foldhash::fast::RandomState>;
 
@@ -152,7 +61,7 @@ pub(crate) struct Worker {
     pub(super) gate: Arc<Gate>,
     started: Instant,
     next_connection: Cell<u64>,
-    connections: RefCell<Connections>,
+    pub(super) connections: RefCell<Connections>,
     pub(super) table: RefCell<Table<Rc<Connection>>>,
     read_buffer: RefCell<BytesMut>,
     /// What the connection whose task has its turn brought.
@@ -168,7 +77,7 @@ pub(crate) struct Worker {
     parked: RefCell<Vec<Rc<Connection>>>,
     is_reading: Cell<bool>,
     /// Cursors of durable connections that ended since `CloseAll`.
-    last_cursors: RefCell<Option<Vec<ConnectionCursors>>>,
+    pub(super) last_cursors: RefCell<Option<Vec<ConnectionCursors>>>,
     pub(super) emptied: Notify,
 }
 
@@ -458,121 +367,4 @@ impl Worker {
     pub(super) fn holding(&self) -> Vec<Rc<Connection>> {
         self.holding.borrow().values().cloned().collect()
     }
-}
-
-/// The end.
-impl Worker {
-    /// Queues a Close frame; from then on nothing is taken from the client.
-    pub(super) fn close(self: &Rc<Self>, connection: &Rc<Connection>, reason: CloseReason) {
-        let CloseReason {
-            code,
-            text,
-            keeps_publications,
-            timeout,
-        } = reason;
-        let close_by = self.now().saturating_add(timeout);
-        self.begin_close(connection, Some(code), text, keeps_publications, close_by);
-    }
-
-    /// The framing of a client is wrong: its connection fails.
-    pub(super) fn fail(self: &Rc<Self>, connection: &Rc<Connection>, error: FrameError) {
-        let close_by = self.now() + CLOSE_TIMEOUT;
-        let reason = error.to_string();
-        self.begin_close(
-            connection,
-            Some(error.close_code()),
-            &reason,
-            false,
-            close_by,
-        );
-    }
-
-    /// The peer's Close frame came: it is echoed, if it is no echo itself.
-    pub(super) fn peer_closed(self: &Rc<Self>, connection: &Rc<Connection>, code: Option<u16>) {
-        connection.set_peer_closed();
-        let close_by = self.now() + CLOSE_TIMEOUT;
-        self.begin_close(connection, code, "", false, close_by);
-        if connection.with_outbox(|outbox| outbox.is_finished()) {
-            self.end(connection);
-        }
-    }
-
-    fn begin_close(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        code: Option<u16>,
-        reason: &str,
-        keep: bool,
-        close_by: u64,
-    ) {
-        match connection.phase() {
-            Phase::Opening | Phase::Open => {}
-            Phase::Closing | Phase::Ended => return,
-        }
-        connection.close(code, reason, keep, close_by);
-        for subscriber in connection.subscribers() {
-            self.table.borrow_mut().remove(&subscriber);
-        }
-        self.mark_dirty(connection);
-        connection.wake();
-    }
-
-    /// The connection is over: gives up everything that it holds, and reports it as gone.
-    pub(super) fn end(&self, connection: &Rc<Connection>) {
-        if connection.phase() == Phase::Ended {
-            return;
-        }
-        let id = connection.id();
-        for subscriber in connection.subscribers() {
-            self.table.borrow_mut().remove(&subscriber);
-        }
-        self.stop_holding(connection);
-        let (cursors, held) = connection.end();
-        for held in held {
-            self.drop_held(&held);
-        }
-        self.gate.refund(connection.credit().release_all());
-        self.connections.borrow_mut().remove(&id);
-        let handed = if connection.is_durable() {
-            cursors
-        } else {
-            Vec::new()
-        };
-        if !handed.is_empty()
-            && let Some(last_cursors) = &mut *self.last_cursors.borrow_mut()
-        {
-            last_cursors.push((id, handed.clone()));
-        }
-        // Without waiting: one message for each connection.
-        self.neighbours.disconnected.do_send(Disconnected {
-            connection: id,
-            handed,
-        });
-        if self.is_empty() {
-            self.emptied.notify_waiters();
-        }
-    }
-
-    /// What was held for a connection will not be carried out.
-    pub(super) fn drop_held(&self, held: &Held) {
-        if let Held::Effect(Effect::Subscribe(effect)) = held {
-            let mut table = self.table.borrow_mut();
-            table.retract(effect.subscription, effect.log);
-        }
-    }
-
-    /// From now on, cursors of durable connections that end are kept for [`take_cursors`](Self::take_cursors).
-    pub(super) fn keep_cursors(&self) {
-        self.last_cursors.borrow_mut().get_or_insert_default();
-    }
-
-    /// The cursors that were kept.
-    pub(super) fn take_cursors(&self) -> Vec<ConnectionCursors> {
-        self.last_cursors.take().unwrap_or_default()
-    }
-}
-
-/// Milliseconds of a time-out.
-pub(super) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

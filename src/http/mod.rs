@@ -29,12 +29,8 @@ use tokio::net::TcpListener;
 
 use crate::{
     actors::{
-        data_logger::DataLogger,
-        hub::Hub,
-        hubs::RegisterHub,
-        log_reader::LogFetcher,
-        pubsub_service::PubSubService,
-        worker::{Neighbours, Worker},
+        data_logger::DataLogger, hub::Hub, hubs::RegisterHub, log_reader::LogFetcher,
+        neighbours::Neighbours, pubsub_service::PubSubService, worker::Worker,
     },
     config::Config,
     connection::{Gate, Socket},

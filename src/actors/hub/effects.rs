@@ -10,8 +10,9 @@ use bytes::Bytes;
 
 use crate::{
     actors::{
+        closing::CloseReason,
         log_reader::{DataLogFetch, DataLogSince},
-        worker::{CloseReason, Worker},
+        worker::Worker,
     },
     connection::{Connection, Credited, Held, Offer, Phase, Subscriber, encoded, kept_position},
     domain::{

@@ -22,7 +22,10 @@ use std::{
 
 use actix::{Actor, ActorFuture, AsyncContext, Context, Handler, Message, ResponseFuture};
 
-use super::worker::{CloseReason, Worker, milliseconds};
+use super::{
+    closing::{CloseReason, milliseconds},
+    worker::Worker,
+};
 use crate::{
     connection::Held,
     domain::{ConnectionId, Effect, Handed},

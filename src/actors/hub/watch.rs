@@ -5,10 +5,7 @@
 use std::rc::Rc;
 
 use crate::{
-    actors::{
-        messages::Cursors,
-        worker::{CloseReason, Worker},
-    },
+    actors::{closing::CloseReason, messages::Cursors, worker::Worker},
     connection::{Connection, Paging, Phase, Verdict},
 };
 
