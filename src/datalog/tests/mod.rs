@@ -1,6 +1,7 @@
 //! The data log as a whole, on real files.
 
 mod basics;
+mod crash_points;
 mod damage;
 mod full_disk;
 mod measure;
