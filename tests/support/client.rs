@@ -304,13 +304,28 @@ impl Client {
         }
     }
 
-    /// Closes with 1000 and waits until the server closed, too.
-    pub async fn close(mut self) {
+    /// Sends a Close with 1000. What the server says before its own can still be read.
+    pub async fn begin_close(&mut self) {
         let close = CloseFrame {
             code: CloseCode::Normal,
             reason: "".into(),
         };
         self.socket.close(Some(close)).await.unwrap();
+    }
+
+    /// After the server's Close: waits until it has let go of the connection.
+    pub async fn let_go(&mut self) {
+        while let Some(Ok(_)) = within("the end", self.socket.next()).await {}
+    }
+
+    /// What came while something else was waited for.
+    pub fn unread(&mut self) -> Vec<Response> {
+        self.inbox.drain(..).collect()
+    }
+
+    /// Closes with 1000 and waits until the server closed, too.
+    pub async fn close(mut self) {
+        self.begin_close().await;
         loop {
             match self.event().await {
                 Event::Response(_) => {}
@@ -321,8 +336,7 @@ impl Client {
                 Event::Ended(why) => panic!("the Close was not answered: {why}"),
             }
         }
-        // The end of the stream: the server has let go of the connection.
-        while let Some(Ok(_)) = within("the end", self.socket.next()).await {}
+        self.let_go().await;
     }
 
     async fn receive(&mut self) -> Response {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use infotainer::{RunningServer, Server, config::Config};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::Client;
@@ -63,11 +64,13 @@ impl TestServer {
 
     /// Stops in order, while others go on reading.
     pub async fn stop(&mut self) {
+        self.begin_stop().await.unwrap();
+    }
+
+    /// Begins to stop in order; the task ends when it has.
+    pub fn begin_stop(&mut self) -> JoinHandle<()> {
         let running = self.running.take().expect("the server runs");
-        tokio::task::spawn_blocking(move || running.stop())
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::task::spawn_blocking(move || running.stop().unwrap())
     }
 
     /// Starts again on the same folder.
