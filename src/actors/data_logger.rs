@@ -48,12 +48,12 @@ impl DataLogger {
         if !batch.records.is_empty()
             && let Err(error) = log.write(&batch.records)
         {
-            return self.fail(batch, false, &error);
+            return self.fail(Some(batch), false, &error);
         }
         self.hubs.release(std::mem::take(&mut batch.at_write));
         if batch.needs_sync {
             if let Err(error) = log.sync() {
-                return self.fail(batch, true, &error);
+                return self.fail(Some(batch), true, &error);
             }
         } else if !batch.records.is_empty() && !self.sync_is_due {
             self.sync_is_due = true;
@@ -77,19 +77,11 @@ impl DataLogger {
         self.sync_is_due = false;
         let Some(log) = &mut self.log else { return };
         if let Err(error) = log.sync() {
-            let nothing = SealedBatch {
-                number: 0,
-                records: Vec::new(),
-                at_write: Vec::new(),
-                at_sync: Vec::new(),
-                needs_sync: false,
-                publication_bytes: 0,
-            };
-            self.fail(nothing, true, &error);
+            self.fail(None, true, &error);
         }
     }
 
-    fn fail(&mut self, batch: SealedBatch, was_written: bool, error: &WriteError) {
+    fn fail(&mut self, batch: Option<SealedBatch>, was_written: bool, error: &WriteError) {
         log::error!(
             "{error}: nothing is accepted any more until the server is started again; reading goes on"
         );

@@ -395,11 +395,12 @@ impl Handler<Committed> for PubSubService {
     }
 }
 
-/// DataLogger could not commit a batch, and will never commit another.
+/// DataLogger will never commit a batch again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct CommitFailed {
-    pub(crate) batch: SealedBatch,
+    /// `None` if the failure came between batches: one may be on its way, and fails by itself.
+    pub(crate) batch: Option<SealedBatch>,
     /// Whether the write succeeded, and what waited for it was released.
     pub(crate) was_written: bool,
 }
@@ -408,7 +409,9 @@ impl Handler<CommitFailed> for PubSubService {
     type Result = ();
 
     fn handle(&mut self, message: CommitFailed, ctx: &mut Self::Context) {
-        self.is_committing = false;
+        if message.batch.is_some() {
+            self.is_committing = false;
+        }
         self.broker
             .commit_failed(message.batch, message.was_written);
         self.apply_deferred(ctx);

@@ -3,25 +3,34 @@
 use std::collections::HashSet;
 
 use super::{
-    super::{Effect, LogNumber, Record, ReplyTo, SealedBatch},
+    super::{Effect, LogNumber, Record, ReplyTo, SealedBatch, WelcomeEffect},
     Broker,
 };
-use crate::protocol::{Durability, ErrorCode, ServerError, ServerResponse, stored_publications};
+use crate::protocol::{
+    Durability, ErrorCode, Sequence, ServerError, ServerResponse, stored_publications,
+};
 
 impl Broker {
-    /// `batch` could not be committed; with `was_written`, the operating system has it, but may not have synced it.
+    /// The log can't be written any more, and `batch`, if there is one, was not committed; with `was_written`, the operating system has it,
+    /// but may not have synced it.
     ///
-    /// Nothing of it was released but, with `was_written`, what waits for the write only.
-    pub fn commit_failed(&mut self, batch: SealedBatch, was_written: bool) {
+    /// Nothing of it was released but, with `was_written`, what waits for the write only. A batch that is under way meanwhile fails in a
+    /// call of its own, and goes in front of what waits then.
+    pub fn commit_failed(&mut self, batch: Option<SealedBatch>, was_written: bool) {
         self.available = false;
         self.seal();
-        let mut failed = vec![batch];
+        let written = batch
+            .as_ref()
+            .map(|batch| batch.number)
+            .filter(|_| was_written);
+        let mut failed: Vec<_> = batch.into_iter().collect();
         failed.extend(self.ready.drain(..));
         let mut made = HashSet::new();
-        for (place, batch) in failed.iter().enumerate() {
+        for batch in &failed {
+            let was_written = Some(batch.number) == written;
             for record in &batch.records {
                 match record {
-                    Record::Publications(_) => self.take_back(record, place == 0 && was_written),
+                    Record::Publications(_) => self.take_back(record, was_written),
                     Record::CreateLog(log) => _ = made.insert(*log),
                     _ => {}
                 }
@@ -106,8 +115,23 @@ impl Broker {
         match effect {
             Effect::Publications(_) | Effect::Deleted { .. } => None,
             Effect::Answer(_, ServerResponse::Error(_) | ServerResponse::Pong(_))
-            | Effect::Welcome(_)
             | Effect::Close(..) => Some(effect),
+            Effect::Welcome(mut effect) => {
+                let known = &self.subscriptions;
+                let WelcomeEffect {
+                    welcome, restored, ..
+                } = &mut *effect;
+                welcome
+                    .subscriptions
+                    .retain(|one| known.contains_key(&one.subscription_id));
+                restored.retain_mut(|one| {
+                    let known = known.get(&one.subscription);
+                    // What was taken back may lie in the log, but is not to be read.
+                    one.last = known.map_or(Sequence::ZERO, |known| known.last.min(one.last));
+                    known.is_some()
+                });
+                Some(Effect::Welcome(effect))
+            }
             Effect::Answer(to, _) | Effect::Read(to, _) | Effect::Unsubscribe(to, _) => {
                 Some(unavailable(to))
             }

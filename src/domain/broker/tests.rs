@@ -926,7 +926,7 @@ fn after_a_failed_write_nothing_of_it_is_shown_and_reading_goes_on() {
     bench.send(ALICE, submission("new"));
     let batch = bench.broker.take_logged().unwrap();
     bench.send(ALICE, submission("a"));
-    bench.broker.commit_failed(batch, false);
+    bench.broker.commit_failed(Some(batch), false);
     let released = bench.commit();
     assert!(released.iter().all(|effect| matches!(
         effect,
@@ -951,6 +951,51 @@ fn after_a_failed_write_nothing_of_it_is_shown_and_reading_goes_on() {
         bench.start(ALICE, "a", Some(SubscribeFrom::First), None),
         at(0, true)
     );
+}
+
+#[test]
+fn a_failure_between_batches_does_not_pass_the_one_that_is_under_way() {
+    let mut bench = Bench::new();
+    bench.submit("a");
+    bench.start(BOB, "a", None, None);
+    bench.send(BOB, submission("a"));
+    let under_way = bench.broker.take_logged().unwrap();
+    bench.send(ALICE, submission("a"));
+    bench.broker.commit_failed(None, true);
+    bench.broker.commit_failed(Some(under_way), false);
+    let failed: Vec<_> = bench
+        .commit()
+        .into_iter()
+        .map(|effect| match effect {
+            Effect::Answer(to, ServerResponse::Error(_)) => to.connection,
+            other => panic!("not failed: {other:?}"),
+        })
+        .collect();
+    assert_eq!(failed, [BOB, ALICE]);
+    let known = &bench.broker.subscriptions[&SubscriptionId::of_name("a")];
+    assert_eq!((known.last, known.bytes), (Sequence(1), 4));
+}
+
+#[test]
+fn a_session_welcomed_by_a_failed_batch_is_not_served_what_was_taken_back() {
+    let session = SessionId::random();
+    let mut bench = Bench::new();
+    bench.submit("a");
+    bench.connect(connection(3), session);
+    bench.start(connection(3), "a", Some(SubscribeFrom::First), None);
+    bench.broker.disconnected(connection(3), &[], bench.now);
+    bench.commit();
+    bench.send(ALICE, submission("a"));
+    bench
+        .broker
+        .connect(connection(4), Identity::Durable(session), bench.now);
+    let batch = bench.broker.take_logged().unwrap();
+    bench.broker.commit_failed(Some(batch), true);
+    let welcome = bench.commit().into_iter().find_map(|effect| match effect {
+        Effect::Welcome(welcome) => Some(welcome),
+        _ => None,
+    });
+    assert_eq!(welcome.unwrap().restored[0].last, Sequence(1));
 }
 
 #[test]
