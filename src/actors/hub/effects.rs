@@ -15,6 +15,7 @@ use crate::{
         worker::Worker,
     },
     connection::{Connection, Credited, Held, Offer, Phase, Subscriber, encoded, kept_position},
+    datalog::ReadError,
     domain::{
         ConnectionId, Delivery, Effect, Read, ReplyTo, Start, SubscribeEffect, WelcomeEffect,
     },
@@ -277,15 +278,18 @@ impl Worker {
         let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
         spawn(async move {
             let found = asked.await;
+            // The oldest kept is early enough, whatever the time.
+            let oldest = (effect.first.previous(), false);
             let (cursor, recovered) = match found {
                 Ok(Ok(sequence)) => (sequence.previous(), true),
-                Ok(Err(_)) | Err(_) => {
-                    // The oldest kept is early enough, whatever the time.
+                // It was deleted meanwhile, as the connection is told next; or the server stops.
+                Ok(Err(ReadError::Gone)) | Err(_) => oldest,
+                Ok(Err(error)) => {
                     log::warn!(
-                        "a subscriber of {} begins at the oldest kept, since its log can't be searched by time",
+                        "a subscriber of {} begins at the oldest kept, since its log can't be searched by time: {error}",
                         effect.subscription
                     );
-                    (effect.first.previous(), false)
+                    oldest
                 }
             };
             if connection.phase() == Phase::Ended {
