@@ -10,6 +10,9 @@ use crate::{
     domain::{ConnectionId, Effect, Workers},
 };
 
+/// The most effects that room is made for before they come: a vector that grows copies them again and again.
+const MAX_EXPECTED: usize = 256;
+
 /// A worker has started. Sent by its factory to PubSubService and DataLogger before any of its connections is.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
@@ -68,7 +71,8 @@ impl Hubs {
         }
         for (hub, release) in self.hubs.iter().zip(&mut self.releases) {
             if let (Some(hub), Some(gate), false) = (hub, &self.gate, release.is_empty()) {
-                let effects = std::mem::take(release);
+                let next = Vec::with_capacity(release.len().min(MAX_EXPECTED));
+                let effects = std::mem::replace(release, next);
                 let cost = effects.iter().map(cost).sum();
                 gate.spend(cost);
                 hub.do_send(Release { effects, cost });

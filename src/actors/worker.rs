@@ -11,7 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     future::poll_fn,
-    io,
+    io, mem,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -42,6 +42,9 @@ const READ_SIZE: usize = 64 << 10;
 
 /// With less room left than this, the read buffer is made anew.
 const MIN_READ: usize = 16 << 10;
+
+/// The most commands that room is made for before they come.
+const MAX_EXPECTED: usize = 64;
 
 /// The least credit of a connection, in bytes of commands under way. A message over it still passes.
 const MIN_CREDIT: u64 = 1 << 20;
@@ -242,7 +245,10 @@ impl Worker {
         if self.incoming.borrow().is_empty() {
             return;
         }
-        let incoming = self.incoming.take();
+        let mut incoming = self.incoming.borrow_mut();
+        // The next turn is likely to bring as many: a vector that grows copies its commands again and again.
+        let next = Vec::with_capacity(incoming.len().min(MAX_EXPECTED));
+        let incoming = mem::replace(&mut *incoming, next);
         let cost = incoming.iter().map(|one| match one {
             Incoming::Request { credit, .. } | Incoming::Rejected { credit, .. } => {
                 budget_cost(*credit)

@@ -296,11 +296,14 @@ impl Connection {
         let cx = &mut Context::from_waker(waker);
         let mut outbox = self.outbox.borrow_mut();
         while !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); outbox::MAX_SLICES];
-            let count = outbox.slices(&mut slices);
-            let written = match &slices[..count] {
-                [single] => Pin::new(&mut *socket).poll_write(cx, single),
-                slices => Pin::new(&mut *socket).poll_write_vectored(cx, slices),
+            let socket = Pin::new(&mut *socket);
+            let written = match outbox.single() {
+                Some(single) => socket.poll_write(cx, single),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); outbox::MAX_SLICES];
+                    let count = outbox.slices(&mut slices);
+                    socket.poll_write_vectored(cx, &slices[..count])
+                }
             };
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),

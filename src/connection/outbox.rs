@@ -161,7 +161,9 @@ impl Outbox {
 
     /// Queues the pong that answers a ping of `payload`, in the place of one that still waits.
     pub(crate) fn pong(&mut self, payload: Bytes) {
-        self.pong = Some(payload);
+        if self.answers().is_some() {
+            self.pong = Some(payload);
+        }
     }
 
     fn put_control(&mut self, encode: impl FnOnce(&mut BytesMut)) {
@@ -299,6 +301,16 @@ impl Outbox {
     /// Where among these the last byte of a publication is.
     pub(crate) fn publications_written_to(&self) -> u64 {
         self.publications_written_to
+    }
+
+    /// The next write, if it is a single piece: most are, and need no vector.
+    #[inline]
+    pub(crate) fn single(&self) -> Option<&[u8]> {
+        match (self.answers.len(), self.publications.len(), &self.pong) {
+            (0, 1, None) => Some(&self.publications.front()?.bytes[self.begun..]),
+            (1.., 0, None) => Some(&self.answers),
+            _ => None,
+        }
     }
 
     /// The pieces of the next write, in order; returns how many there are.

@@ -27,9 +27,11 @@ fn answer(outbox: &mut Outbox, bytes: &[u8], commands: u32) {
 
 /// Writes up to `limit` bytes, as a socket with that much room would take them.
 fn write(outbox: &mut Outbox, out: &mut Vec<u8>, limit: usize) -> Credited {
+    let single = outbox.single().map(<[u8]>::to_vec);
     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let count = outbox.slices(&mut slices);
     let all: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
+    assert!(single.is_none_or(|single| count == 1 && single == all));
     let len = all.len().min(limit);
     out.extend_from_slice(&all[..len]);
     outbox.wrote(len)
