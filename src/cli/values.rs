@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytesize::ByteSize;
 use infotainer::{config::AllowedOrigins, protocol::Durability};
 
 use super::logging::Format;
@@ -28,16 +29,10 @@ pub(super) fn small_count(text: &str) -> Result<usize, String> {
 
 /// An integer with nothing, `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let bytes = split(text).and_then(|(number, unit)| {
-        let factor: u64 = match unit {
-            "" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            _ => return None,
-        };
-        number.checked_mul(factor)
-    });
+    let bytes = match split(text) {
+        Some((_, "" | "KiB" | "MiB" | "GiB")) => text.parse().ok().map(|ByteSize(bytes)| bytes),
+        _ => None,
+    };
     bytes.ok_or_else(|| {
         "a size: a whole number with nothing (bytes), KiB, MiB or GiB, such as 256KiB".into()
     })
@@ -50,20 +45,11 @@ pub(super) fn small_size(text: &str) -> Result<usize, String> {
 
 /// An integer with `ms`, `s`, `m`, `h` or `d`. Forms of several units (`1h30m`) are none.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let millis = split(text).and_then(|(number, unit)| {
-        let factor: u64 = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60 * 1000,
-            "h" => 60 * 60 * 1000,
-            "d" => 24 * 60 * 60 * 1000,
-            _ => return None,
-        };
-        number.checked_mul(factor)
-    });
-    millis
-        .map(Duration::from_millis)
-        .ok_or_else(|| "a duration: a whole number with ms, s, m, h or d, such as 30s".into())
+    let duration = match split(text) {
+        Some((_, "ms" | "s" | "m" | "h" | "d")) => humantime::parse_duration(text).ok(),
+        _ => None,
+    };
+    duration.ok_or_else(|| "a duration: a whole number with ms, s, m, h or d, such as 30s".into())
 }
 
 pub(super) fn durability(text: &str) -> Result<Durability, String> {
