@@ -9,8 +9,8 @@ mod client_support;
 
 use std::{collections::HashSet, time::Duration};
 
-use client_support::{Cut, PATIENCE, Proxy, TestServer, within};
-use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
+use client_support::{Cut, PATIENCE, Peer, Proxy, TestServer, within};
+use futures_util::{SinkExt, StreamExt, TryStreamExt, future::join_all, stream};
 use infotainer::{
     client::{
         Client, Closed, ConnectionError, Event, Gap, GapCause, PublishError, Reconnect,
@@ -21,6 +21,8 @@ use infotainer::{
         SubscribeFrom,
     },
 };
+
+use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -477,6 +479,55 @@ async fn request_without_an_answer_ends_in_time() {
         other => panic!("{other:?}"),
     }
     assert!(matches!(client.ping().await, Err(RequestError::TimedOut)));
+}
+
+#[tokio::test]
+async fn client_comes_back_after_a_close_that_asks_for_it_and_after_silence() {
+    let peer = Peer::new().await;
+    let client = eager(&peer.url()).start().unwrap();
+    let ping = tokio::spawn(async move { client.ping().await });
+    let mut socket = peer.welcome(60_000).await;
+    let close = CloseFrame {
+        code: 4008.into(),
+        reason: "nothing heard".into(),
+    };
+    socket.close(Some(close)).await.unwrap();
+    // Says nothing, not even a heartbeat.
+    let silent = peer.welcome(5).await;
+    let mut socket = peer.welcome(60_000).await;
+    let asked = within("the request", socket.next()).await.unwrap().unwrap();
+    assert_eq!(&asked.into_data()[..], b"\x82\x00\x64Ping");
+    let pong = Message::binary(&b"\x82\x00\xa1\x64Pong\xa1\x64time\x07"[..]);
+    socket.send(pong).await.unwrap();
+    assert_eq!(within("Pong", ping).await.unwrap().unwrap().0, 7);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn peer_that_speaks_something_else_is_told_apart() {
+    let peer = Peer::new().await;
+    for message in [
+        Message::text("hello"),
+        Message::binary(&b"\xff"[..]),
+        Message::binary(&b"\xa1\x64Pong\xa1\x64time\x07"[..]),
+    ] {
+        let connecting = tokio::spawn(eager(&peer.url()).connect());
+        let mut socket = peer.accept().await;
+        socket.send(message).await.unwrap();
+        let error = within("the end", connecting).await.unwrap().unwrap_err();
+        assert!(matches!(error, ConnectionError::Protocol(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_ends_a_connection_but_not_the_client() {
+    let peer = Peer::new().await;
+    let client = eager(&peer.url()).start().unwrap();
+    let mut socket = peer.welcome(60_000).await;
+    let garbage = Message::binary(&b"\xa1\x64Pong\xa1\x64time\x61x"[..]);
+    socket.send(garbage).await.unwrap();
+    let _again = peer.welcome(60_000).await;
+    drop(client);
 }
 
 /// A reader that does not read, on a connection that has other things to do.

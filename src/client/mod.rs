@@ -124,7 +124,7 @@ impl Client {
         self.handle.status.clone()
     }
 
-    /// Closes in order: takes no new requests, waits up to 10 s for the answers to those under way, and says goodbye to the server.
+    /// Closes it for all clones, in order: takes no new requests, waits up to 10 s for the answers to those under way, and says goodbye to the server.
     /// Streams end. If there is no connection now, what is under way fails at once.
     pub async fn close(self) {
         let (done, is_done) = oneshot::channel();

@@ -12,7 +12,15 @@ use std::{
     time::Duration,
 };
 
-use infotainer::{Config, RunningServer, Server, protocol::Durability};
+use bytes::BytesMut;
+use futures_util::SinkExt;
+use infotainer::{
+    Config, RunningServer, Server,
+    protocol::{
+        Durability, Limits, SERVER, SUBPROTOCOL, ServerResponse, SessionId, Welcome,
+        codec::encode_response,
+    },
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -21,6 +29,13 @@ use tokio::{
     },
     sync::watch,
     task::JoinSet,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{self as handshake, Callback},
+    },
 };
 
 /// How long a test waits for what has to come. Only a failing test ever waits for so long.
@@ -234,5 +249,71 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, limit: u64, carri
         }
         carried.fetch_add(len as u64, Ordering::Relaxed);
         left -= len as u64;
+    }
+}
+
+/// A peer that shakes hands and then does what the test wants.
+pub struct Peer {
+    listener: TcpListener,
+}
+
+impl Peer {
+    pub async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { listener }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}/ws", self.listener.local_addr().unwrap())
+    }
+
+    /// The next connection, with its handshake done.
+    pub async fn accept(&self) -> WebSocketStream<TcpStream> {
+        let (stream, _) = within("a connection", self.listener.accept())
+            .await
+            .unwrap();
+        accept_hdr_async(stream, Agree).await.unwrap()
+    }
+
+    /// The next connection, which has had a `Welcome` with a heartbeat of so many milliseconds.
+    pub async fn welcome(&self, heartbeat: u64) -> WebSocketStream<TcpStream> {
+        let mut socket = self.accept().await;
+        let welcome = Welcome {
+            session_id: SessionId::random(),
+            durable: false,
+            resumed: false,
+            subscriptions: Vec::new(),
+            server: SERVER.into(),
+            limits: Limits {
+                max_message_size: 1 << 20,
+                max_subscriptions: 10,
+                heartbeat_interval: heartbeat,
+                heartbeat_timeout: heartbeat,
+            },
+        };
+        let mut frame = BytesMut::new();
+        let welcome = ServerResponse::Welcome(Box::new(welcome));
+        encode_response(&mut frame, None, &welcome);
+        // tungstenite makes the head itself; that of the codec has 4 bytes here.
+        let payload = frame.freeze().slice(4..);
+        socket.send(Message::Binary(payload)).await.unwrap();
+        socket
+    }
+}
+
+/// Agrees to the one subprotocol there is.
+struct Agree;
+
+impl Callback for Agree {
+    fn on_request(
+        self,
+        _request: &handshake::Request,
+        mut response: handshake::Response,
+    ) -> Result<handshake::Response, handshake::ErrorResponse> {
+        let name = "sec-websocket-protocol";
+        response
+            .headers_mut()
+            .insert(name, SUBPROTOCOL.parse().unwrap());
+        Ok(response)
     }
 }

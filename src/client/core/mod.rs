@@ -16,8 +16,10 @@
 //! * A publication goes into a buffer only if it is the next one behind the subscriber's cursor, or behind a [`Gap`] that says
 //!   what is missing.
 
+mod delivery;
 mod requests;
-mod subscribers;
+mod subscriber;
+mod subscribing;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,7 +34,7 @@ use tokio::{
 
 use self::{
     requests::{Purpose, Requests},
-    subscribers::Subscriber,
+    subscriber::Subscriber,
 };
 use super::{
     Closed, Event, Gap, GapCause, RequestError, SubscribeError,
