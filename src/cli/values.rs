@@ -30,7 +30,11 @@ pub(super) fn small_count(text: &str) -> Result<usize, String> {
 /// An integer with nothing, `KiB`, `MiB` or `GiB`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let bytes = match split(text) {
-        Some((_, "" | "KiB" | "MiB" | "GiB")) => text.parse().ok().map(|ByteSize(bytes)| bytes),
+        Some((_, "" | "KiB" | "MiB" | "GiB")) => {
+            let parsed = text.parse().ok().map(|ByteSize(bytes)| bytes);
+            // What is too large for a u64 ends as the largest.
+            parsed.filter(|bytes| *bytes < u64::MAX)
+        }
         _ => None,
     };
     bytes.ok_or_else(|| {
