@@ -68,11 +68,18 @@ impl Broker {
             match StateEntry::decode(key, value) {
                 Ok(StateEntry::Subscription(id, state)) => {
                     let mut subscription = Subscription::new(id, state);
-                    if let Some(extent) = logs.remove(&subscription.log) {
-                        subscription.restore(&extent);
+                    let extent = logs.remove(&subscription.log);
+                    if let Some(extent) = &extent {
+                        subscription.restore(extent);
                     }
                     broker.next_log = broker.next_log.max(subscription.log.0 + 1);
                     let loses_end = match subscription.settings.durability {
+                        Durability::Written | Durability::Synced if extent.is_none() => {
+                            log::error!("the log of subscription {id} is lost: it begins anew");
+                            let log = Record::CreateLog(subscription.log);
+                            broker.building.record(log);
+                            true
+                        }
                         Durability::Memory => true,
                         Durability::Written => {
                             restored.unclean_boot || restored.uncertain.contains(&subscription.log)
@@ -93,9 +100,13 @@ impl Broker {
                 Err(error) => log::error!("an entry of the state map is left alone: {error}"),
             }
         }
-        for (log, _) in logs {
-            log::warn!("log {} belongs to no subscription and is removed", log.0);
-            broker.building.record(Record::RemoveLog(log));
+        for (log, extent) in logs {
+            // Subscription and log are made and removed together, so this is damage, and what is left of the log is not made worse.
+            log::error!(
+                "log {} with {} bytes belongs to no subscription that is known, and is left alone",
+                log.0,
+                extent.bytes
+            );
         }
         for (id, held) in cursors {
             broker.restore_cursor(id, held, now);

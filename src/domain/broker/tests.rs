@@ -871,6 +871,48 @@ fn a_memory_subscription_has_a_new_epoch_and_nothing_after_a_restart() {
 }
 
 #[test]
+fn damage_removes_no_log_and_reuses_no_sequence() {
+    let mut bench = Bench::new();
+    bench.submit("kept");
+    bench.submit("lost");
+    let known = |bench: &Bench, name| {
+        let known = &bench.broker.subscriptions[&SubscriptionId::of_name(name)];
+        (known.log, known.epoch)
+    };
+    let (log, epoch) = known(&bench, "lost");
+    let entries: Vec<_> = bench.disk.borrow().state.clone().into_iter().collect();
+    let extent = crate::domain::LogExtent {
+        first: Sequence(1),
+        last: Sequence(1),
+        bytes: 4,
+        first_time: bench.now,
+        last_time: bench.now,
+    };
+    let restored = RestoredState {
+        entries,
+        logs: [known(&bench, "kept").0, LogNumber(77)]
+            .map(|log| (log, extent))
+            .into(),
+        next_log: 78,
+        uncertain: vec![],
+        unclean_boot: false,
+    };
+    let known_ids = Box::new(KnownToDisk(Rc::clone(&bench.disk)));
+    bench.broker = Broker::new(limits(), restored, known_ids, bench.now);
+    let (made, begun) = known(&bench, "lost");
+    assert_eq!(made, log);
+    assert_ne!(begun, epoch);
+    let batch = bench.broker.take_logged().unwrap();
+    let records = &batch.records;
+    assert!(records.contains(&Record::CreateLog(log)), "{records:?}");
+    assert!(
+        !records
+            .iter()
+            .any(|record| matches!(record, Record::RemoveLog(_)))
+    );
+}
+
+#[test]
 fn limits_are_answered_and_make_nothing() {
     let mut bench = Bench::with(BrokerLimits {
         max_subscriptions: 4,
