@@ -48,7 +48,15 @@ impl Database {
         }
         // On a full disk this fails before anything else, and must not keep the server from starting.
         let _ = suspect(&suspicion, 1);
-        let db = open(dir, cache)?;
+        let opened = open(dir, cache);
+        if let Err(CatalogueError::Io(_)) = &opened {
+            // It was an end: only openings that took the process with them count.
+            let _ = OpenOptions::new()
+                .write(true)
+                .open(&suspicion)
+                .and_then(|file| file.set_len(openings));
+        }
+        let db = opened?;
         let file = File::open(dir.join("db"))?;
         file.sync_all()?;
         sync_dir(dir)?;

@@ -425,6 +425,19 @@ fn directory_whose_opening_never_ends_is_given_up() {
 }
 
 #[test]
+fn refused_opening_is_no_sign_of_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue");
+    fs::write(&path, "no directory").unwrap();
+    for _ in 0..2 * OPENINGS {
+        let refused = Catalogue::open(&path, CACHE);
+        assert!(matches!(refused, Err(CatalogueError::Io(_))), "{refused:?}");
+    }
+    fs::remove_file(&path).unwrap();
+    Catalogue::open(&path, CACHE).unwrap();
+}
+
+#[test]
 fn panic_is_contained_only_inside() {
     assert!(!panic_is_contained());
     guarded(|| {
