@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    LogReader, OpenError, Options, ReadError, Recovered,
+    LogReader, OpenError, Options, ReadError, Recovered, StateMap,
     background::Holdings,
     index::Index,
     journal::{JournalFile, Unsealed, newest_generation},
@@ -28,8 +28,6 @@ use super::{
     units::Source,
 };
 use replay::Replay;
-
-type StateMap = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// What a start goes on with.
 pub(crate) struct Recovery {

@@ -85,11 +85,14 @@ pub struct Space {
     pub full: bool,
 }
 
+/// Keys and values, in key order.
+pub type StateMap = Vec<(Box<[u8]>, Box<[u8]>)>;
+
 /// What [`DataLog::open`](crate::datalog) found.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The whole state map, in key order.
-    pub state: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// The whole state map.
+    pub state: StateMap,
     /// Every live log.
     pub logs: HashMap<LogNumber, LogExtent>,
     /// Numbers from here on were never used.

@@ -13,10 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Replay, StateMap, generation_of, outdated::why_outdated};
+use super::{Replay, generation_of, outdated::why_outdated};
 use crate::{
     datalog::{
-        LogNumber, OpenError, Options,
+        LogNumber, OpenError, Options, StateMap,
         background::Holdings,
         catalogue::{
             Catalogue, CatalogueBatch, CatalogueError, CatalogueState, LogEntry, Meta, SegmentEntry,
