@@ -143,10 +143,7 @@ impl Worker {
             };
             match done {
                 Ok(()) => {}
-                Err(Trouble::Full) => {
-                    self.store.give_reserve_up();
-                    self.set_full(true);
-                }
+                Err(Trouble::Full) => self.set_full(true),
                 Err(Trouble::Fatal(why)) => self.fail(&why),
             }
         }

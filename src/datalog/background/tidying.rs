@@ -42,7 +42,11 @@ impl Worker {
     /// Lets go of dead runs, and of segments of which nothing else is left.
     pub(super) fn drop_runs(&mut self, dead: Vec<RunDescriptor>) -> Result<(), Trouble> {
         let dropped = self.try_to_drop(dead.clone());
-        if dropped.is_err() {
+        if let Err(trouble) = &dropped {
+            if matches!(trouble, Trouble::Full) {
+                // Letting go takes some room before it makes some.
+                self.store.give_reserve_up();
+            }
             self.backlog.bury(dead);
         }
         dropped

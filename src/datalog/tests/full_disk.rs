@@ -109,3 +109,62 @@ fn what_is_guaranteed_finds_room_in_any_batches() {
     log.sync().unwrap();
     assert_eq!(read(&log.reader(), LOG, 0, last, 9000).0.len() as u64, last);
 }
+
+#[test]
+#[ignore = "needs a file system of about 24 MiB, mounted at $INFOTAINER_SMALL_DISK"]
+fn disk_that_is_really_full_can_be_opened_read_and_freed() {
+    let root = std::env::var_os("INFOTAINER_SMALL_DISK").unwrap();
+    let dir = tempfile::tempdir_in(root).unwrap();
+    let (options, events) = events(dir.path());
+    let options = Options {
+        journal_size: 256 << 10,
+        ..options
+    };
+    let (mut log, _) = DataLog::open(options.clone()).unwrap();
+    log.write(&[Record::CreateLog(LOG)]).unwrap();
+    let mut last = 0;
+    loop {
+        let record = chunk(LOG, last + 1, last + 100);
+        let space = log.space();
+        if record.encoded_len() <= space.guaranteed {
+            log.write(&[record]).unwrap();
+            last += 100;
+        } else if space.full {
+            break;
+        } else {
+            log.sync().unwrap();
+            let _ = events.recv_timeout(std::time::Duration::from_millis(100));
+        }
+    }
+    assert!(last > 10_000, "{last}");
+    for round in 0..3 {
+        for n in 0..20 {
+            let record = put(&n.to_string(), &round.to_string());
+            log.write(&[record]).unwrap();
+        }
+        log.sync().unwrap();
+        assert_eq!(read(&log.reader(), LOG, 0, last, 9000).0.len() as u64, last);
+        drop(log);
+        let (reopened, recovered) = DataLog::open(options.clone()).unwrap();
+        println!("{}", recovered.report);
+        assert_eq!(recovered.state.len(), 20);
+        assert_eq!(recovered.uncertain, vec![]);
+        assert_eq!(recovered.logs[&LOG].last, Sequence(last));
+        log = reopened;
+    }
+    let kept = last - 100;
+    log.write(&[Record::Truncate {
+        log: LOG,
+        first: Sequence(kept + 1),
+    }])
+    .unwrap();
+    log.sync().unwrap();
+    until_space(&events, |space| !space.full && space.guaranteed > 100_000);
+    log.write(&[chunk(LOG, last + 1, last + 100)]).unwrap();
+    log.settle();
+    assert_eq!(
+        read(&log.reader(), LOG, kept, last + 100, 9000).0.len(),
+        200
+    );
+    log.close().unwrap();
+}
