@@ -255,6 +255,11 @@ impl DataLog {
         self.rotate().unwrap();
     }
 
+    /// The journals that hold something.
+    pub(super) fn journal_files(&self) -> Vec<Arc<super::journal::JournalFile>> {
+        self.index.journal_files()
+    }
+
     pub(super) fn backlog(&self) -> &Backlog {
         &self.backlog
     }

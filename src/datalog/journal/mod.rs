@@ -36,6 +36,16 @@ pub(crate) struct JournalFile {
     path: PathBuf,
     file: File,
     capacity: u64,
+    #[cfg(test)]
+    durable: Durable,
+}
+
+/// How far a journal was written, and how far of that a power cut would leave it.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Durable {
+    written: std::sync::atomic::AtomicU64,
+    synced: std::sync::atomic::AtomicU64,
 }
 
 impl JournalFile {
@@ -54,6 +64,8 @@ impl JournalFile {
                 path,
                 file,
                 capacity,
+                #[cfg(test)]
+                durable: Durable::default(),
             }),
             Err(error) => {
                 let _ = fs::remove_file(&partial); // it may not have been made
@@ -70,6 +82,8 @@ impl JournalFile {
             path,
             file,
             capacity,
+            #[cfg(test)]
+            durable: Durable::found(capacity),
         })
     }
 
@@ -129,16 +143,28 @@ impl JournalFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.durable.wrote(offset, offset + bytes.len() as u64);
         self.file.write_all_at(bytes, offset)
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// Makes what was written durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.sync_by(&self.file)
     }
 
     /// Syncs through a handle of its own: the system tells a failure once to each.
     pub(crate) fn sync_apart(&self) -> io::Result<()> {
-        File::options().write(true).open(&self.path)?.sync_data()
+        self.sync_by(&File::options().write(true).open(&self.path)?)
+    }
+
+    fn sync_by(&self, handle: &File) -> io::Result<()> {
+        #[cfg(test)]
+        let written = self.durable.written();
+        handle.sync_data()?;
+        #[cfg(test)]
+        self.durable.synced(written);
+        Ok(())
     }
 
     /// Overwrites a range with zeros, synced.
@@ -150,6 +176,45 @@ impl JournalFile {
     /// Removes the file; whoever still reads it may go on.
     pub(crate) fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
+    }
+}
+
+#[cfg(test)]
+impl Durable {
+    /// Nobody knows what of a file that was found is synced.
+    fn found(capacity: u64) -> Self {
+        Self {
+            written: capacity.into(),
+            synced: 0.into(),
+        }
+    }
+
+    fn wrote(&self, start: u64, end: u64) {
+        if start == 0 {
+            self.synced.store(0, std::sync::atomic::Ordering::SeqCst);
+        }
+        self.written.store(end, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn written(&self) -> u64 {
+        self.written.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn synced(&self, end: u64) {
+        self.synced
+            .fetch_max(end, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+impl JournalFile {
+    /// What a power cut could take.
+    pub(crate) fn volatile(&self) -> Range<u64> {
+        let synced = self
+            .durable
+            .synced
+            .load(std::sync::atomic::Ordering::SeqCst);
+        synced..self.durable.written()
     }
 }
 

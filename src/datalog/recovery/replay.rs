@@ -77,6 +77,9 @@ impl<'a> Replay<'a> {
             }
             return Ok(Err(file));
         }
+        // A process that ended may have left it to the system, and what comes next relies on it.
+        file.sync()
+            .during(|| format!("syncing {}", file.path().display()))?;
         let file = Arc::new(file);
         self.index.add_journal(generation, file.clone());
         if let Some((first, last)) = scan.numbers {

@@ -26,6 +26,8 @@ enum Operation {
     Close,
     Crash,
     LoseCatalogue,
+    /// Which of the sectors that were not synced are lost.
+    CutPower(u64),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -48,10 +50,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Close),
         1 => Just(Operation::Crash),
         1 => Just(Operation::LoseCatalogue),
+        2 => any::<u64>().prop_map(Operation::CutPower),
     ]
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Model {
     /// First and last.
     logs: BTreeMap<u64, (u64, u64)>,
@@ -109,6 +112,18 @@ impl Model {
                 Record::Delete { key: [key].into() }
             }
         })
+    }
+
+    fn is_what_was_recovered(&self, recovered: &Recovered) -> bool {
+        let logs = recovered.logs.iter();
+        let logs: BTreeMap<_, _> = logs
+            .map(|(log, extent)| (log.0, (extent.first.0, extent.last.0)))
+            .collect();
+        let state = recovered.state.iter();
+        let state: BTreeMap<_, _> = state
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect();
+        logs == self.logs && state == self.state && recovered.next_log == self.next_log.max(1)
     }
 
     /// What was recovered is what was written.
@@ -189,21 +204,66 @@ fn small(dir: &Path) -> Options {
     }
 }
 
+/// Ends a data log as a power cut would: of what was not synced, some sectors never reached the disk.
+fn cut_power(log: DataLog, dir: &Path, lost: u64) {
+    const SECTOR: usize = 64;
+    let journals = log.journal_files();
+    drop(log);
+    for journal in journals {
+        let volatile = journal.volatile();
+        let Ok(mut bytes) = fs::read(journal.path()) else {
+            continue; // it was sealed meanwhile
+        };
+        let unsynced = &mut bytes[volatile.start as usize..volatile.end as usize];
+        for (number, sector) in unsynced.chunks_mut(SECTOR).enumerate() {
+            if lost >> (number % 64) & 1 == 1 {
+                sector.fill(0);
+            }
+        }
+        fs::write(journal.path(), bytes).unwrap();
+    }
+    let running = fs::read_to_string(dir.join("running")).unwrap();
+    let (_, rest) = running.split_once('\n').unwrap();
+    fs::write(dir.join("running"), format!("another boot\n{rest}")).unwrap();
+}
+
 fn run(operations: &[Operation]) {
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::default();
+    // As of each batch that a power cut could take, and the one before.
+    let mut volatile = vec![model.clone()];
     let mut log = DataLog::open(small(dir.path())).unwrap().0;
     for operation in operations {
         match operation {
             Operation::Write(changes) => {
                 let records = changes.iter().filter_map(|change| model.apply(change));
                 log.write(&records.collect::<Vec<_>>()).unwrap();
+                volatile.push(model.clone());
             }
-            Operation::Sync => log.sync().unwrap(),
-            Operation::EndJournal => log.end_journal(),
-            Operation::Settle => log.settle(),
+            Operation::Sync => {
+                log.sync().unwrap();
+                volatile = vec![model.clone()];
+            }
+            Operation::EndJournal => {
+                log.end_journal();
+                volatile = vec![model.clone()];
+            }
+            Operation::Settle => {
+                log.settle();
+                volatile = vec![model.clone()];
+            }
+            Operation::CutPower(lost) => {
+                cut_power(log, dir.path(), *lost);
+                let (reopened, recovered) = DataLog::open(small(dir.path())).unwrap();
+                assert!(recovered.unclean_boot);
+                let left = volatile.iter().rev();
+                let mut left = left.filter(|model| model.is_what_was_recovered(&recovered));
+                model = left.next().expect("a state from the last sync on").clone();
+                model.check_recovered(&recovered);
+                volatile = vec![model.clone()];
+                log = reopened;
+            }
             ending => {
-                let reader = log.reader();
                 match ending {
                     Operation::Close => log.close().unwrap(),
                     _ => drop(log),
@@ -211,9 +271,9 @@ fn run(operations: &[Operation]) {
                 if matches!(ending, Operation::LoseCatalogue) {
                     fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
                 }
-                drop(reader);
                 let (reopened, recovered) = DataLog::open(small(dir.path())).unwrap();
                 model.check_recovered(&recovered);
+                volatile = vec![model.clone()];
                 log = reopened;
             }
         }
@@ -226,8 +286,18 @@ fn run(operations: &[Operation]) {
     model.check_recovered(&recovered);
 }
 
+/// Each case opens real files several times; set PROPTEST_CASES for more.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").map_or(24, |_| default.cases),
+        failure_persistence: None,
+        ..default
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn data_log_does_what_its_model_does(operations in proptest::collection::vec(operation(), 1..40)) {
