@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod damage;
 mod deleting;
 mod delivery;
 mod durability;
@@ -20,6 +21,7 @@ mod retention;
 mod sessions;
 mod settings;
 mod shutdown;
+mod starting;
 mod subscribing;
 mod transport;
 mod types;

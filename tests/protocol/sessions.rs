@@ -99,6 +99,31 @@ async fn acknowledged_counts_what_it_settled_anew() {
 }
 
 #[tokio::test]
+async fn who_does_not_subscribe_has_nothing_to_acknowledge() {
+    let server = TestServer::start();
+    let mut client = server.resume(Uuid::new_v4()).await;
+    client.publish("orders", b"x").await;
+    let first = fields! { "subscription_id": "orders", "sequence": 1 };
+    client
+        .fail("invalid-argument", "Acknowledge", first.clone())
+        .await;
+    client.subscribe("orders", "First").await;
+    client.call("Unsubscribe", about("orders")).await;
+    client.fail("invalid-argument", "Acknowledge", first).await;
+}
+
+#[tokio::test]
+async fn a_transient_session_can_acknowledge_as_well() {
+    let server = TestServer::start();
+    let mut client = server.client().await;
+    client.publish_many("orders", 3).await;
+    client.subscribe("orders", "First").await;
+    client.publications(1..=3).await;
+    assert_eq!(acknowledge(&mut client, 2).await, 2);
+    assert_eq!(acknowledge(&mut client, 3).await, 1);
+}
+
+#[tokio::test]
 async fn an_older_acknowledgement_does_not_move_the_cursor_back() {
     let server = TestServer::start();
     let session = Uuid::new_v4();

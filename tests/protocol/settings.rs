@@ -223,6 +223,23 @@ async fn null_sets_the_default_again() {
 }
 
 #[tokio::test]
+async fn a_limit_that_retention_leaves_out_is_the_servers_default() {
+    let server = TestServer::with(|config| config.retention.max_publications = Some(9));
+    let mut client = server.client().await;
+    let meta = create(
+        &mut client,
+        fields! { "retention": fields! { "max_bytes": 5 } },
+    )
+    .await;
+    let retention = meta.map("settings").map("retention");
+    assert_eq!(retention.names(), ["max_bytes", "max_publications"]);
+    assert_eq!(retention.number("max_publications"), 9);
+    // What is in force is what creating it again is compared with.
+    let same = fields! { "max_bytes": 5, "max_publications": 9 };
+    create(&mut client, fields! { "retention": same }).await;
+}
+
+#[tokio::test]
 async fn synced_and_written_can_be_changed_into_each_other_while_publishing() {
     let server = TestServer::start();
     let mut client = server.client().await;

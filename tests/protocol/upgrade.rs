@@ -132,6 +132,7 @@ async fn what_is_no_upgrade_is_served_on_the_same_port() {
     assert!(body.contains("infotainer"), "{body}");
     assert_eq!(get(server.address(), "/healthz").await.0, 200);
     assert_eq!(get(server.address(), "/nothing").await.0, 404);
+    assert_eq!(get(server.address(), "/ws").await.0, 426);
 }
 
 #[tokio::test]

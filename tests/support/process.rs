@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -38,6 +38,21 @@ impl Process {
             variables,
             dir,
         }
+    }
+
+    /// Starts it on a folder where it can't, and gives its exit code and what it said on stderr.
+    pub fn refused(data_dir: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+        let dir = TempDir::new().unwrap();
+        let mut variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (format!("INFOTAINER_{name}"), (*value).to_owned()))
+            .collect();
+        let data_dir = data_dir.to_str().unwrap().to_owned();
+        variables.push(("INFOTAINER_DATA_DIR".to_owned(), data_dir));
+        let output = launch(&dir, &variables).wait_with_output().unwrap();
+        assert!(output.stdout.is_empty(), "it says that it listens");
+        let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
+        (output.status.code(), said)
     }
 
     /// Where it listens.

@@ -1,0 +1,173 @@
+//! Section 6, point 6: damage on disk is told, never hidden, and all else is served.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::support::{Client, Fields, Process, eventually};
+
+/// The files of a folder, by name.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort_unstable();
+    files
+}
+
+fn is_anything_kept_aside(server: &Process) -> bool {
+    let quarantine = server.data_dir().join("quarantine");
+    quarantine.exists() && !files(&quarantine).is_empty()
+}
+
+/// Publishes so much to `orders` that a journal is sealed, and gives the segment that it became.
+async fn publish_until_sealed(server: &Process, client: &mut Client) -> PathBuf {
+    for number in 0..200_u8 {
+        client.publish("orders", vec![number; 200_000]).await;
+    }
+    let segments = server.data_dir().join("segments");
+    let sealed = || {
+        let mut files = files(&segments);
+        files.retain(|file| file.extension().is_some_and(|name| name == "segment"));
+        files.into_iter().next()
+    };
+    eventually("a journal is sealed", async || sealed().is_some()).await;
+    sealed().expect("a segment")
+}
+
+fn sequences(publications: &[Fields]) -> Vec<u64> {
+    publications
+        .iter()
+        .map(|publication| publication.number("sequence"))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_a_gap_for_subscribers_and_missing_in_reads() {
+    let mut server = Process::start(&[("MAX_MESSAGE_SIZE", "1MiB")]);
+    let mut client = server.client().await;
+    client.publish_many("news", 20).await;
+    let segment = publish_until_sealed(&server, &mut client).await;
+    let ids = client
+        .call("GetLogIndex", fields! { "log_id": "orders" })
+        .await
+        .uuids("entries");
+    assert_eq!(ids.len(), 200);
+    server.kill();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 4] {
+        *byte ^= 0x55;
+    }
+    fs::write(&segment, bytes).unwrap();
+    server.start_again();
+
+    let mut client = server.client().await;
+    client.subscribe("orders", "First").await;
+    let (mut position, mut lost) = (0, Vec::new());
+    while position < 200 {
+        let response = client.next().await;
+        if response.name == "Gap" {
+            assert_eq!(response.text("cause"), "damage");
+            assert_eq!(response.number("from"), position + 1);
+            position = response.number("to");
+            lost.extend(response.number("from")..=position);
+        } else {
+            position += 1;
+            let publication = response.expect("Publication");
+            assert_eq!(publication.number("sequence"), position);
+            assert_eq!(publication.bytes("data"), vec![position as u8 - 1; 200_000]);
+        }
+    }
+    assert!(
+        (1..=3).contains(&lost.len()),
+        "four bytes took {}",
+        lost.len()
+    );
+    // The same in reads, page by page and by id.
+    let kept: Vec<u64> = (1..=200)
+        .filter(|sequence| !lost.contains(sequence))
+        .collect();
+    assert_eq!(sequences(&client.log("orders").await), kept);
+    let around = lost[0] as usize - 3..lost[0] as usize + 3;
+    let asked = &ids[around.clone()];
+    let fields = fields! { "log_id": "orders", "entries": asked.to_vec() };
+    let found = client.call("GetLogEntries", fields).await;
+    let missing: Vec<_> = lost
+        .iter()
+        .map(|sequence| ids[*sequence as usize - 1])
+        .filter(|id| asked.contains(id))
+        .collect();
+    assert_eq!(found.uuids("missing"), missing);
+    assert_eq!(
+        found.array("publications").len(),
+        asked.len() - missing.len()
+    );
+    // Nothing else is hurt.
+    assert_eq!(client.log("news").await.len(), 20);
+    let next = client.publish("orders", b"x").await;
+    assert_eq!(next.number("sequence"), 201);
+}
+
+#[tokio::test]
+async fn a_torn_end_of_the_journal_is_cut_kept_aside_and_the_rest_served() {
+    let mut server = Process::start(&[]);
+    let mut client = server.client().await;
+    for _ in 0..10 {
+        client.publish("orders", vec![7; 1_000]).await;
+    }
+    server.kill();
+    let before = is_anything_kept_aside(&server);
+    assert!(!before);
+    // The last bytes that were written: those of the tenth.
+    let journals = files(&server.data_dir().join("journal"));
+    let written = |file: &PathBuf| {
+        let bytes = fs::read(file).unwrap();
+        bytes.windows(7).rposition(|seven| seven == [7; 7])
+    };
+    let (journal, end) = journals
+        .iter()
+        .find_map(|file| written(file).map(|end| (file, end)))
+        .expect("a journal with the publications");
+    let mut bytes = fs::read(journal).unwrap();
+    bytes[end - 500..].fill(0);
+    fs::write(journal, bytes).unwrap();
+
+    server.start_again();
+    let mut client = server.client().await;
+    let log = client.log("orders").await;
+    assert_eq!(sequences(&log), (1..=9).collect::<Vec<_>>());
+    assert!(is_anything_kept_aside(&server));
+    client.publish("orders", b"x").await;
+    server.kill();
+    server.start_again();
+    let mut client = server.client().await;
+    assert_eq!(client.log("orders").await.len(), 10);
+}
+
+#[tokio::test]
+async fn nonsense_behind_the_end_of_the_journal_is_no_harm() {
+    let mut server = Process::start(&[]);
+    let mut client = server.client().await;
+    client.publish_many("orders", 10).await;
+    let before = client.log("orders").await;
+    server.kill();
+    for journal in files(&server.data_dir().join("journal")) {
+        let mut bytes = fs::read(&journal).unwrap();
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 8);
+        let tail = &mut bytes[end..];
+        let len = tail.len().min(10_000);
+        for (at, byte) in tail[..len].iter_mut().enumerate() {
+            *byte = (at * 37 + 11) as u8;
+        }
+        fs::write(journal, bytes).unwrap();
+    }
+    server.start_again();
+    let mut client = server.client().await;
+    assert_eq!(client.log("orders").await, before);
+}
