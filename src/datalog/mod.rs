@@ -18,10 +18,12 @@
 mod background;
 mod backlog;
 mod catalogue;
+mod chunk;
 mod index;
 mod journal;
 mod log;
 mod merge;
+mod page;
 mod reader;
 mod recovery;
 mod seal;

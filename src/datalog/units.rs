@@ -16,11 +16,14 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     Event, LogNumber, MissingRange, ReadError,
     catalogue::Catalogue,
-    index::{ChunkEntry, Index, Piece},
+    chunk::ChunkEntry,
+    index::{Index, Piece},
     journal::JournalFile,
     segment::{Block, Damaged, RunDescriptor, RunIndex, SegmentFile, SegmentId},
 };
-use crate::protocol::{GapCause, PublicationId, Sequence, Timestamp, stored_publications};
+use crate::protocol::{
+    GapCause, PublicationId, Sequence, StoredPublication, Timestamp, stored_publications,
+};
 
 /// Parts that are looked up at once.
 const LOOKAHEAD: usize = 64;
@@ -221,6 +224,11 @@ impl std::fmt::Debug for Source {
 /// Whether the error says that the medium lost what was there; others may pass.
 fn is_damage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(libc::EIO)
+}
+
+/// The publications in frames whose checksum was right.
+pub(crate) fn publications(frames: &[u8]) -> impl Iterator<Item = StoredPublication<'_>> {
+    stored_publications(frames).map_while(Result::ok)
 }
 
 /// The id and payload length of each publication in `frames`.

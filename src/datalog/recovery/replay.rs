@@ -10,7 +10,8 @@ use super::read;
 use crate::{
     datalog::{
         LogNumber, OpenError, RecoveryReport,
-        index::{Change, ChunkEntry, Index},
+        chunk::ChunkEntry,
+        index::{Change, Index},
         journal::{
             JournalFile, Scan, Unsealed,
             format::{Batch, RecordView},
