@@ -210,11 +210,11 @@ impl Durable {
 impl JournalFile {
     /// What a power cut could take.
     pub(crate) fn volatile(&self) -> Range<u64> {
-        let synced = self
-            .durable
-            .synced
-            .load(std::sync::atomic::Ordering::SeqCst);
-        synced..self.durable.written()
+        let written = self.durable.written();
+        let synced = &self.durable.synced;
+        // A sync that came while the file was begun anew may count the bytes of its last use.
+        let synced = synced.load(std::sync::atomic::Ordering::SeqCst);
+        synced.min(written)..written
     }
 }
 
