@@ -111,9 +111,12 @@ impl Log {
     }
 }
 
-/// Most logs are quiet: a vector's usual first step would cost four elements for one.
+/// As many runs as a quiet log has before they are merged, one in each young segment.
+const FEW: usize = 16;
+
+/// Most logs are quiet, and there are many: room for twice as much as they hold would be half of what they cost.
 fn push_sparing<T>(vec: &mut Vec<T>, element: T) {
-    if vec.len() == vec.capacity() && vec.len() < 4 {
+    if vec.len() == vec.capacity() && vec.len() < FEW {
         vec.reserve_exact(1);
     }
     vec.push(element);
