@@ -137,7 +137,6 @@ impl Worker {
         for held in held {
             self.drop_held(&held);
         }
-        self.gate.refund(connection.credit().release_all());
         self.connections.borrow_mut().remove(&id);
         let handed = if connection.is_durable() {
             cursors

@@ -25,8 +25,6 @@ pub(crate) struct Credit {
     max_bytes: u64,
     commands: Cell<u32>,
     bytes: Cell<u64>,
-    /// What was taken and has no effect yet, as it counts in the shared budget.
-    unreleased: Cell<u64>,
     /// Whether the session waits for credit.
     is_starved: Cell<bool>,
 }
@@ -38,7 +36,6 @@ impl Credit {
             max_bytes,
             commands: Cell::new(0),
             bytes: Cell::new(0),
-            unreleased: Cell::new(0),
             is_starved: Cell::new(false),
         }
     }
@@ -54,20 +51,6 @@ impl Credit {
     pub(crate) fn take(&self, bytes: u32) {
         self.commands.set(self.commands.get() + 1);
         self.bytes.set(self.bytes.get() + u64::from(bytes));
-        self.unreleased
-            .set(self.unreleased.get() + budget_cost(bytes));
-    }
-
-    /// The effect of a command of `bytes` bytes came. Returns what that gives back to the shared budget.
-    pub(crate) fn release(&self, bytes: u32) -> u64 {
-        let cost = budget_cost(bytes).min(self.unreleased.get());
-        self.unreleased.set(self.unreleased.get() - cost);
-        cost
-    }
-
-    /// The connection ended: returns what is still to be given back to the shared budget.
-    pub(crate) fn release_all(&self) -> u64 {
-        self.unreleased.take()
     }
 
     /// Answers were written. Returns whether a session that waits may read again: not for every single one, but when half is free.
@@ -117,15 +100,5 @@ mod tests {
         let credit = Credit::new(100);
         credit.take(10);
         assert!(!credit.give_back(credited(1, 10)));
-    }
-
-    #[test]
-    fn the_shared_budget_gets_back_what_it_gave_and_no_more() {
-        let credit = Credit::new(100);
-        credit.take(10);
-        credit.take(20);
-        assert_eq!(credit.release(10), budget_cost(10));
-        assert_eq!(credit.release_all(), budget_cost(20));
-        assert_eq!(credit.release(20), 0);
     }
 }

@@ -74,6 +74,8 @@ pub enum Effect {
     Subscribe(Box<SubscribeEffect>),
     /// A connection is a subscriber no longer; answered `Unsubscribed`, after which no publication follows.
     Unsubscribe(ReplyTo, SubscriptionId),
+    /// A command of a connection that speaks for no session any more: nothing comes of it, but it is under way no longer.
+    Dropped(ReplyTo),
     /// Every connection of the worker that subscribes this life of the subscription but `except` is pushed `Deleted`, and none subscribes any more.
     Deleted {
         /// The subscription.
@@ -207,9 +209,10 @@ impl Effect {
     pub fn connection(&self) -> Option<ConnectionId> {
         match self {
             Self::Publications(_) | Self::Deleted { .. } => None,
-            Self::Answer(to, _) | Self::Read(to, _) | Self::Unsubscribe(to, _) => {
-                Some(to.connection)
-            }
+            Self::Answer(to, _)
+            | Self::Read(to, _)
+            | Self::Unsubscribe(to, _)
+            | Self::Dropped(to) => Some(to.connection),
             Self::Subscribe(effect) => Some(effect.to.connection),
             Self::Welcome(effect) => Some(effect.connection),
             Self::Close(connection, ..) => Some(*connection),

@@ -14,7 +14,9 @@ use crate::{
         log_reader::{DataLogFetch, DataLogSince},
         worker::Worker,
     },
-    connection::{Connection, Credited, Held, Offer, Phase, Subscriber, encoded, kept_position},
+    connection::{
+        Connection, Credited, Held, Offer, Phase, Subscriber, budget_cost, encoded, kept_position,
+    },
     datalog::ReadError,
     domain::{
         ConnectionId, Delivery, Effect, Read, ReplyTo, Start, SubscribeEffect, WelcomeEffect,
@@ -56,15 +58,15 @@ impl Worker {
                     None => continue,
                 },
             };
+            if let Some(to) = reply_to(&effect) {
+                refund += budget_cost(to.credit);
+            }
             if latest.as_ref().is_none_or(|latest| latest.id() != id) {
                 latest = self.connection(id);
             }
             let Some(connection) = &latest else {
                 continue;
             };
-            if let Some(to) = reply_to(&effect) {
-                refund += connection.credit().release(to.credit);
-            }
             self.accept(connection, effect);
         }
         self.gate.refund(refund);
@@ -105,7 +107,7 @@ impl Worker {
             Effect::Close(_, code, text) => {
                 self.close(connection, CloseReason::at_once(code, text));
             }
-            Effect::Publications(_) | Effect::Deleted { .. } => {}
+            Effect::Publications(_) | Effect::Deleted { .. } | Effect::Dropped(_) => {}
         }
     }
 
@@ -408,7 +410,10 @@ impl Worker {
 /// Where a command's answer goes, and the credit with it.
 fn reply_to(effect: &Effect) -> Option<ReplyTo> {
     match effect {
-        Effect::Answer(to, _) | Effect::Read(to, _) | Effect::Unsubscribe(to, _) => Some(*to),
+        Effect::Answer(to, _)
+        | Effect::Read(to, _)
+        | Effect::Unsubscribe(to, _)
+        | Effect::Dropped(to) => Some(*to),
         Effect::Subscribe(effect) => Some(effect.to),
         Effect::Publications(_)
         | Effect::Deleted { .. }

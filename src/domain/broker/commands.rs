@@ -24,7 +24,8 @@ impl Broker {
     /// Applies a command; its answer is among the effects. Commands of a connection that speaks for no session any more are dropped.
     pub fn handle(&mut self, to: ReplyTo, request: Request, now: Timestamp) {
         let Some(session) = self.session_of(to.connection) else {
-            return;
+            let dropped = Effect::Dropped(to);
+            return self.building.effect(Durability::Synced, dropped);
         };
         let outcome = match request.command {
             ClientCommand::SubmitPublication(command) => self.submit(to, command, now),

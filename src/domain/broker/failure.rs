@@ -115,6 +115,7 @@ impl Broker {
         match effect {
             Effect::Publications(_) | Effect::Deleted { .. } => None,
             Effect::Answer(_, ServerResponse::Error(_) | ServerResponse::Pong(_))
+            | Effect::Dropped(_)
             | Effect::Close(..) => Some(effect),
             Effect::Welcome(mut effect) => {
                 let known = &self.subscriptions;

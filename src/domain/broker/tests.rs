@@ -551,7 +551,11 @@ fn a_taken_over_connection_changes_nothing_and_the_new_one_waits_for_its_cursors
         .connect(connection(4), Identity::Durable(session), bench.now);
     assert_eq!(old, Some(connection(3)));
     bench.send(connection(3), submission("a"));
-    assert!(bench.commit().is_empty());
+    // Dropped, but not without a word: it is under way no longer.
+    assert!(matches!(
+        bench.commit()[..],
+        [Effect::Dropped(to)] if to.connection == connection(3)
+    ));
     let log = bench.broker.subscriptions[&SubscriptionId::of_name("a")].log;
     let handed = [Handed {
         subscription: SubscriptionId::of_name("a"),
