@@ -278,6 +278,16 @@ impl Outbox {
         }
     }
 
+    /// Counts a half-written publication as handed, because the connection goes on until it is written.
+    pub(crate) fn hand_begun(&self) {
+        if self.begun > 0
+            && let Some(item) = self.publications.front()
+            && let What::Upto(subscriber, last) = &item.what
+        {
+            subscriber.hand(*last);
+        }
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.answers.is_empty() && self.publications.is_empty() && self.pong.is_none()

@@ -456,6 +456,25 @@ async fn many_takeovers_in_a_row_end_with_one_connection() {
 }
 
 #[tokio::test]
+async fn what_is_half_written_at_a_takeover_is_delivered_once() {
+    let server = TestServer::start();
+    let session = Uuid::new_v4();
+    let path = format!("/ws/{session}");
+    let mut publisher = server.client().await;
+    let mut first = Client::open(server.address(), &path, Some(16 << 10)).await;
+    first.subscribe("orders", "New").await;
+    for _ in 0..40 {
+        publisher.publish("orders", vec![0; 100_000]).await;
+    }
+    let second = server.resume(session).await;
+    let cursor = second.welcome.maps("subscriptions")[0].number("cursor");
+    assert!(cursor < 40, "the first reads nothing");
+    assert_eq!(first.closed().await, 4502);
+    let last = first.unread().pop().unwrap();
+    assert_eq!(last.expect("Publication").number("sequence"), cursor);
+}
+
+#[tokio::test]
 async fn a_session_away_too_long_is_forgotten() {
     let server = TestServer::with(|config| config.session_expiry = Duration::from_millis(300));
     let session = Uuid::new_v4();

@@ -106,7 +106,7 @@ impl Handler<TakeOver> for Hub {
     fn handle(&mut self, message: TakeOver, _: &mut Self::Context) -> Self::Result {
         let connection = self.worker.connection(message.connection)?;
         self.worker.close(&connection, CloseReason::TAKEN_OVER);
-        connection.with_outbox(|outbox| outbox.hand_whole_frames());
+        connection.with_outbox(|outbox| outbox.hand_begun());
         Some(connection.cursors())
     }
 }
