@@ -78,8 +78,8 @@ pub(crate) enum Paging {
 pub(crate) enum Held {
     /// An effect.
     Effect(Effect),
-    /// The subscription was deleted at this place of the stream; whether the connection is told.
-    Deleted(SubscriptionId, bool),
+    /// The subscription was deleted at this place of the stream.
+    Deleted(SubscriptionId),
     /// The connection is closed at this place of the stream.
     Close(u16, &'static str),
 }

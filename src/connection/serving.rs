@@ -128,11 +128,21 @@ impl Connection {
         next
     }
 
-    /// Whether a `Subscribe` of the subscription waits.
+    /// Whether the connection subscribes once all that waits is carried out, because of something that waits.
     pub(crate) fn holds_subscribe(&self, subscription: SubscriptionId) -> bool {
-        self.held.borrow().iter().any(|held| {
-            matches!(held, Held::Effect(Effect::Subscribe(effect)) if effect.subscription == subscription)
-        })
+        let held = self.held.borrow();
+        let mut latest_first = held.iter().rev();
+        latest_first.find_map(|held| match held {
+            Held::Effect(Effect::Subscribe(effect)) if effect.subscription == subscription => {
+                Some(true)
+            }
+            Held::Effect(Effect::Unsubscribe(_, id, _)) | Held::Deleted(id)
+                if *id == subscription =>
+            {
+                Some(false)
+            }
+            _ => None,
+        }) == Some(true)
     }
 }
 

@@ -72,15 +72,15 @@ pub enum Effect {
     Read(ReplyTo, Read),
     /// A connection becomes a subscriber, or begins elsewhere; answered `Subscribed`.
     Subscribe(Box<SubscribeEffect>),
-    /// A connection is a subscriber no longer; answered `Unsubscribed`, after which no publication follows.
-    Unsubscribe(ReplyTo, SubscriptionId),
+    /// A connection is a subscriber no longer, if it was one; answered `Unsubscribed`, or `Deleted`, after which no publication follows.
+    Unsubscribe(ReplyTo, SubscriptionId, ServerResponse),
     /// A command of a connection that speaks for no session any more: nothing comes of it, but it is under way no longer.
     Dropped(ReplyTo),
     /// Every connection of the worker that subscribes this life of the subscription but `except` is pushed `Deleted`, and none subscribes any more.
     Deleted {
         /// The subscription.
         subscription: SubscriptionId,
-        /// The one that asked: it gets an answer of its own.
+        /// The one that asked: it gets an answer of its own, behind this.
         except: Option<ConnectionId>,
     },
     /// A connection begins: it may be read from now on, and its restored subscriptions are served.
@@ -211,7 +211,7 @@ impl Effect {
             Self::Publications(_) | Self::Deleted { .. } => None,
             Self::Answer(to, _)
             | Self::Read(to, _)
-            | Self::Unsubscribe(to, _)
+            | Self::Unsubscribe(to, ..)
             | Self::Dropped(to) => Some(to.connection),
             Self::Subscribe(effect) => Some(effect.to.connection),
             Self::Welcome(effect) => Some(effect.connection),

@@ -1,6 +1,6 @@
 //! Section 4: `DeleteSubscription`.
 
-use crate::support::TestServer;
+use crate::support::{Client, TestServer, eventually};
 
 #[tokio::test]
 async fn deleted_is_answered_and_pushed_to_every_other_connection_that_holds_it() {
@@ -169,4 +169,27 @@ async fn a_memory_subscription_can_be_deleted_as_well() {
     let submitted = client.publish("orders", b"x").await;
     assert_eq!(submitted.number("sequence"), 1);
     other.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn nothing_of_an_earlier_life_follows_the_answer_to_deleting_a_later_one() {
+    let server = TestServer::start();
+    let mut other = server.client().await;
+    let mut client = Client::with_small_window(server.address()).await;
+    client.subscribe("orders", "New").await;
+    for _ in 0..40 {
+        other.publish("orders", vec![0; 100_000]).await;
+    }
+    let about = || fields! { "subscription_id": "orders" };
+    other.call("DeleteSubscription", about()).await;
+    other.publish("orders", b"x").await;
+    // All of that waits for the client, which now deletes as well.
+    let deleting = client.request("DeleteSubscription", about()).await;
+    eventually("it is deleted", async || {
+        other.ask("GetSubscription", about()).await.name == "Error"
+    })
+    .await;
+    client.answer(deleting).await.expect("Deleted");
+    client.unread();
+    client.hears_nothing().await;
 }

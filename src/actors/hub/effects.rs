@@ -96,12 +96,9 @@ impl Worker {
                 }
                 _ => self.subscribe(connection, &effect),
             },
-            Effect::Unsubscribe(to, subscription) => {
-                self.unsubscribe(connection, subscription, true);
-                let about = About {
-                    subscription_id: subscription,
-                };
-                self.answer(connection, to, &ServerResponse::Unsubscribed(about));
+            Effect::Unsubscribe(to, subscription, response) => {
+                self.unsubscribe(connection, subscription);
+                self.answer(connection, to, &response);
             }
             Effect::Welcome(effect) => self.welcome(connection, *effect),
             Effect::Close(_, code, text) => {
@@ -176,21 +173,21 @@ impl Worker {
             subscription_id: subscription,
         }));
         let subscribers = self.table.borrow_mut().take(subscription);
+        let others = |connection: &Rc<Connection>| except != Some(connection.id());
         for (connection, _) in subscribers {
-            let is_told = except != Some(connection.id());
+            if !others(&connection) {
+                continue;
+            }
             if connection.is_holding() {
-                connection.hold(Held::Deleted(subscription, is_told));
+                connection.hold(Held::Deleted(subscription));
             } else {
-                self.end_subscriber(&connection, subscription, is_told.then(|| notice.clone()));
+                self.end_subscriber(&connection, subscription, notice.clone());
             }
         }
         // A `Subscribe` that is still held stands in front of this.
         for connection in self.holding() {
-            if connection.holds_subscribe(subscription)
-                && connection.subscriber(subscription).is_none()
-            {
-                let is_told = except != Some(connection.id());
-                connection.hold(Held::Deleted(subscription, is_told));
+            if connection.holds_subscribe(subscription) && others(&connection) {
+                connection.hold(Held::Deleted(subscription));
             }
         }
     }
@@ -199,16 +196,11 @@ impl Worker {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         subscription: SubscriptionId,
-        notice: Option<Bytes>,
+        notice: Bytes,
     ) {
-        match notice {
-            Some(notice) => {
-                if self.remove(connection, subscription).is_some() {
-                    connection.with_outbox(|outbox| outbox.push_deleted(subscription, notice));
-                    self.mark_dirty(connection);
-                }
-            }
-            None => self.unsubscribe(connection, subscription, false),
+        if self.remove(connection, subscription).is_some() {
+            connection.with_outbox(|outbox| outbox.push_deleted(subscription, notice));
+            self.mark_dirty(connection);
         }
     }
 }
@@ -342,11 +334,11 @@ impl Worker {
         Some(subscriber)
     }
 
-    /// Ends a subscriber with all that is queued for it; a notice that an earlier one was deleted goes out first, if it `is_told`.
-    fn unsubscribe(&self, connection: &Connection, subscription: SubscriptionId, is_told: bool) {
+    /// Ends a subscriber with all that is queued for it; a notice that an earlier one was deleted goes out first.
+    fn unsubscribe(&self, connection: &Connection, subscription: SubscriptionId) {
         self.remove(connection, subscription);
         let withdrawn = connection.with_outbox(|outbox| outbox.withdraw(subscription));
-        if let (Some(notice), true) = (withdrawn.deleted, is_told) {
+        if let Some(notice) = withdrawn.deleted {
             connection.answer_encoded(&notice);
         }
     }
@@ -390,12 +382,10 @@ impl Worker {
         {
             match held {
                 Held::Effect(effect) => self.carry_out(connection, effect),
-                Held::Deleted(subscription, is_told) => {
-                    let notice = is_told.then(|| {
-                        encoded(&ServerResponse::Deleted(About {
-                            subscription_id: subscription,
-                        }))
-                    });
+                Held::Deleted(subscription) => {
+                    let notice = encoded(&ServerResponse::Deleted(About {
+                        subscription_id: subscription,
+                    }));
                     self.end_subscriber(connection, subscription, notice);
                 }
                 Held::Close(code, text) => {
@@ -412,7 +402,7 @@ fn reply_to(effect: &Effect) -> Option<ReplyTo> {
     match effect {
         Effect::Answer(to, _)
         | Effect::Read(to, _)
-        | Effect::Unsubscribe(to, _)
+        | Effect::Unsubscribe(to, ..)
         | Effect::Dropped(to) => Some(*to),
         Effect::Subscribe(effect) => Some(effect.to),
         Effect::Publications(_)

@@ -363,7 +363,10 @@ impl Broker {
             }
         }
         subscription.staging.close_chunk();
-        self.effect_about(id, Effect::Unsubscribe(to, id));
+        let unsubscribed = ServerResponse::Unsubscribed(About {
+            subscription_id: id,
+        });
+        self.effect_about(id, Effect::Unsubscribe(to, id, unsubscribed));
         Ok(())
     }
 
@@ -548,12 +551,10 @@ impl Broker {
         };
         self.building
             .effect_for(Durability::Synced, workers, effect);
-        self.answer(
-            to,
-            ServerResponse::Deleted(About {
-                subscription_id: id,
-            }),
-        );
+        let deleted = ServerResponse::Deleted(About {
+            subscription_id: id,
+        });
+        self.effect_about(id, Effect::Unsubscribe(to, id, deleted));
         Ok(())
     }
 

@@ -133,7 +133,7 @@ impl Broker {
                 });
                 Some(Effect::Welcome(effect))
             }
-            Effect::Answer(to, _) | Effect::Read(to, _) | Effect::Unsubscribe(to, _) => {
+            Effect::Answer(to, _) | Effect::Read(to, _) | Effect::Unsubscribe(to, ..) => {
                 Some(unavailable(to))
             }
             Effect::Subscribe(subscribe) => {

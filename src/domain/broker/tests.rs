@@ -165,7 +165,11 @@ impl Bench {
             .commit()
             .into_iter()
             .filter_map(|effect| match effect {
-                Effect::Answer(to, response) if to.connection == connection => Some(response),
+                Effect::Answer(to, response) | Effect::Unsubscribe(to, _, response)
+                    if to.connection == connection =>
+                {
+                    Some(response)
+                }
                 _ => None,
             })
             .collect();
