@@ -130,13 +130,33 @@ struct Journal {
     ids: Map<(LogNumber, PublicationId), Sequence>,
 }
 
+/// Live runs of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) runs: u64,
+    /// What they take in the file.
+    pub(crate) bytes: u64,
+}
+
+impl Live {
+    fn add(&mut self, run: &RunDescriptor) {
+        self.runs += 1;
+        self.bytes += run.stored_bytes;
+    }
+
+    fn subtract(&mut self, run: &RunDescriptor) {
+        self.runs = self.runs.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(run.stored_bytes);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     logs: Map<LogNumber, Log>,
     journals: Vec<Journal>,
     segments: Map<SegmentId, Arc<SegmentFile>>,
-    /// Bytes that live runs take in each segment.
-    live: Map<SegmentId, u64>,
+    /// What is alive in each segment.
+    live: Map<SegmentId, Live>,
 }
 
 /// See the module.
@@ -172,7 +192,7 @@ impl Index {
                     log.bounds.last = log.bounds.last.max(run.last);
                     log.last_time = log.last_time.max(run.last_time);
                     push_sparing(&mut log.runs, run);
-                    *live.entry(run.segment).or_default() += run.stored_bytes;
+                    live.entry(run.segment).or_default().add(&run);
                 }
                 _ => dead.push(run),
             }
@@ -411,10 +431,10 @@ impl Index {
         journals.find_map(|journal| journal.ids.get(&(log, id)).copied())
     }
 
-    /// Bytes that live runs take in a segment.
-    pub(crate) fn live_bytes(&self, segment: SegmentId) -> u64 {
+    /// What is alive in a segment.
+    pub(crate) fn live(&self, segment: SegmentId) -> Live {
         let inner = self.inner.read();
-        inner.live.get(&segment).copied().unwrap_or(0)
+        inner.live.get(&segment).copied().unwrap_or_default()
     }
 }
 
@@ -465,7 +485,7 @@ impl Inner {
                         log.runs.reserve_exact(1);
                     }
                     log.runs.insert(at, *run);
-                    *self.live.entry(run.segment).or_default() += run.stored_bytes;
+                    self.live.entry(run.segment).or_default().add(&run);
                 }
                 _ => dead.push(*run),
             }
@@ -476,7 +496,7 @@ impl Inner {
     fn bury(&mut self, dead: &[RunDescriptor]) {
         for run in dead {
             if let Some(live) = self.live.get_mut(&run.segment) {
-                *live = live.saturating_sub(run.stored_bytes);
+                live.subtract(&run);
             }
         }
     }

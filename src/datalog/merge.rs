@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LogNumber;
+use super::index::Live;
 use super::seal::LiveWriter;
 use super::segment::{
     Damaged, Footer, RunDescriptor, SegmentError, SegmentFile, SegmentHeader, SegmentId,
@@ -21,6 +22,15 @@ const LARGEST: u64 = 1 << 30;
 
 /// Dead bytes below which a segment is not written anew for them: of a small one, header and footer alone are a good part.
 const WORTHWHILE: u64 = 1 << 20;
+
+/// So many neighbours are merged if they are crowded with tiny runs.
+const EARLY: usize = 4;
+
+/// A run of less than this, on average, is tiny.
+const TINY_RUN: u64 = 4 << 10;
+
+/// So many runs in the segments to be merged are many.
+const MANY_RUNS: u64 = 1 << 16;
 
 /// What a merge made.
 #[derive(Debug)]
@@ -141,30 +151,34 @@ fn copy(
 pub(crate) struct Candidate {
     pub(crate) header: SegmentHeader,
     pub(crate) file_len: u64,
-    /// What its live runs take ([`RunDescriptor::stored_bytes`]).
-    pub(crate) live: u64,
+    pub(crate) live: Live,
     /// False for one whose footer can't be read: it stays what it is, and no merge reaches over it.
     pub(crate) mergeable: bool,
 }
 
-/// The segments that should become one now; empty if none. `merge_at` neighbours of one level do, and one that is mostly
-/// dead is written anew. A segment without any live run is no candidate: it is unlinked.
+/// The segments that should become one now; empty if none. `merge_at` neighbours of one level do, fewer if they are crowded with tiny
+/// runs, and one that is mostly dead is written anew. A segment without any live run is no candidate: it is unlinked.
 pub(crate) fn choose(mut candidates: Vec<Candidate>, merge_at: usize) -> Vec<SegmentId> {
     candidates.sort_by_key(|candidate| candidate.header.generations);
     let together = |one: &Candidate, other: &Candidate| {
         one.mergeable && other.mergeable && one.header.level == other.header.level
     };
     for neighbours in candidates.chunk_by(together) {
-        let size =
-            |window: &[Candidate]| window.iter().map(|candidate| candidate.live).sum::<u64>();
-        let mut windows = neighbours.windows(merge_at.max(2));
-        if let Some(window) = windows.find(|window| size(window) <= LARGEST) {
+        let mut chosen = neighbours
+            .windows(merge_at.max(2))
+            .chain(
+                neighbours
+                    .windows(EARLY.min(merge_at).max(2))
+                    .filter(|window| is_crowded(window)),
+            )
+            .filter(|window| live(window).bytes <= LARGEST);
+        if let Some(window) = chosen.next() {
             return window.iter().map(|candidate| candidate.header.id).collect();
         }
     }
     let mostly_dead = |candidate: &&Candidate| {
-        let dead = candidate.file_len.saturating_sub(candidate.live);
-        candidate.mergeable && dead > candidate.live && dead >= WORTHWHILE
+        let dead = candidate.file_len.saturating_sub(candidate.live.bytes);
+        candidate.mergeable && dead > candidate.live.bytes && dead >= WORTHWHILE
     };
     candidates
         .iter()
@@ -172,6 +186,23 @@ pub(crate) fn choose(mut candidates: Vec<Candidate>, merge_at: usize) -> Vec<Seg
         .map(|candidate| candidate.header.id)
         .into_iter()
         .collect()
+}
+
+/// What is alive in neighbours together.
+fn live(neighbours: &[Candidate]) -> Live {
+    neighbours
+        .iter()
+        .fold(Live::default(), |sum, candidate| Live {
+            runs: sum.runs + candidate.live.runs,
+            bytes: sum.bytes + candidate.live.bytes,
+        })
+}
+
+/// Every run costs memory, a page or not: many subscriptions that get a little each would cost more by their runs than by
+/// themselves, if they had to wait for the usual number of segments.
+fn is_crowded(neighbours: &[Candidate]) -> bool {
+    let Live { runs, bytes } = live(neighbours);
+    runs >= MANY_RUNS && bytes < runs * TINY_RUN
 }
 
 #[cfg(test)]
@@ -210,6 +241,20 @@ mod tests {
             }
         };
         (merged, logs)
+    }
+
+    #[test]
+    fn few_neighbours_are_merged_if_they_are_crowded_with_tiny_runs() {
+        let crowded = |id, runs| Candidate {
+            live: Live {
+                runs,
+                bytes: 24 << 20,
+            },
+            ..candidate(id, 0, 24)
+        };
+        let of = |runs: u64| choose((1..=5).map(|id| crowded(id, runs)).collect(), 16);
+        assert_eq!(of(50_000), [1, 2, 3, 4].map(SegmentId));
+        assert_eq!(of(1_000), []);
     }
 
     #[test]
@@ -339,7 +384,10 @@ mod tests {
         Candidate {
             header,
             file_len: 32 << 20,
-            live: live << 20,
+            live: Live {
+                runs: 10,
+                bytes: live << 20,
+            },
             mergeable: true,
         }
     }

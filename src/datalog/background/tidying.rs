@@ -66,7 +66,7 @@ impl Worker {
             .segments
             .keys()
             .copied()
-            .filter(|&id| self.index.live_bytes(id) == 0 && !busy.contains(&id))
+            .filter(|&id| self.index.live(id).runs == 0 && !busy.contains(&id))
             .collect();
         for segment in &over {
             batch.remove_segment(*segment);
@@ -124,8 +124,8 @@ impl Worker {
         }
         let candidates = self.holdings.segments.values().filter_map(|entry| {
             let id = entry.header.id;
-            let live = self.index.live_bytes(id);
-            (live > 0).then_some(Candidate {
+            let live = self.index.live(id);
+            (live.runs > 0).then_some(Candidate {
                 header: entry.header,
                 file_len: entry.file_len,
                 live,
