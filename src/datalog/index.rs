@@ -485,7 +485,7 @@ impl Inner {
                         log.runs.reserve_exact(1);
                     }
                     log.runs.insert(at, *run);
-                    self.live.entry(run.segment).or_default().add(&run);
+                    self.live.entry(run.segment).or_default().add(run);
                 }
                 _ => dead.push(*run),
             }
@@ -496,7 +496,7 @@ impl Inner {
     fn bury(&mut self, dead: &[RunDescriptor]) {
         for run in dead {
             if let Some(live) = self.live.get_mut(&run.segment) {
-                live.subtract(&run);
+                live.subtract(run);
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-pub use crate::domain::{Chunk, Cut, Ids, LogExtent, LogNumber, MissingRange, Page, Record};
+pub use crate::domain::{
+    Chunk, Cut, Ids, LogExtent, LogNumber, MissingRange, Page, Record, StateMap,
+};
 
 impl Record {
     /// The most bytes that this record takes in the journal, its share of a batch included.
@@ -84,9 +86,6 @@ pub struct Space {
     /// The disk has no room for another journal. Where this is false, being short of room passes by itself.
     pub full: bool,
 }
-
-/// Keys and values, in key order.
-pub type StateMap = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// What [`DataLog::open`](crate::datalog) found.
 #[derive(Debug)]

@@ -23,6 +23,9 @@ pub struct Chunk {
     pub frames: Bytes,
 }
 
+/// The state map: keys and values, in key order.
+pub type StateMap = Vec<(Box<[u8]>, Box<[u8]>)>;
+
 /// One change of state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Record {

@@ -7,14 +7,14 @@ use super::{
     Broker, BrokerLimits, KnownIds, Room,
 };
 use crate::{
-    domain::{Held, LogNumber, Record, Session},
+    domain::{Held, LogNumber, Record, Session, StateMap},
     protocol::{Durability, Epoch, Timestamp},
 };
 
 /// What the data log holds.
 pub struct Restored {
     /// The state map.
-    pub entries: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub entries: StateMap,
     /// Every live log.
     pub logs: HashMap<LogNumber, LogExtent>,
     /// Log numbers from here on were never used.
