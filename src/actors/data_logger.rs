@@ -61,14 +61,10 @@ impl DataLogger {
         }
         let space = log.space();
         self.hubs.release(std::mem::take(&mut batch.at_sync));
-        let SealedBatch {
-            number,
-            publication_bytes,
-            ..
-        } = batch;
+        let SealedBatch { number, size, .. } = batch;
         self.tell(Committed {
             number,
-            publication_bytes,
+            size,
             space,
         });
     }

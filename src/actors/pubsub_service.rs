@@ -372,7 +372,8 @@ impl Handler<MemoryPage> for PubSubService {
 #[rtype(result = "()")]
 pub(crate) struct Committed {
     pub(crate) number: u64,
-    pub(crate) publication_bytes: u64,
+    /// What it took in the journal, at most.
+    pub(crate) size: u64,
     /// What the log has room for behind it.
     pub(crate) space: Space,
 }
@@ -383,11 +384,11 @@ impl Handler<Committed> for PubSubService {
     fn handle(&mut self, message: Committed, ctx: &mut Self::Context) {
         let Committed {
             number,
-            publication_bytes,
+            size,
             space,
         } = message;
         self.is_committing = false;
-        self.broker.committed(number, publication_bytes);
+        self.broker.committed(number, size);
         self.broker.set_room(space.guaranteed, space.full);
         self.apply_deferred(ctx);
         // At once, not behind the mailbox: DataLogger is idle until then.

@@ -15,6 +15,9 @@ use crate::protocol::{Durability, Publication, Sequence, SubscriptionId};
 /// A chunk that has grown to this is closed: it bounds what one page, and one half-written item of an outbox, is.
 const CHUNK_SIZE: usize = 64 * 1024;
 
+/// What a chunk takes in the journal beside its frames, at most (see [`Record::encoded_len`]).
+const CHUNK_HEAD: u64 = 128;
+
 /// A set of workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Workers(u64);
@@ -104,7 +107,7 @@ pub struct Batch {
     steps: Vec<Step>,
     staged: Vec<Staged>,
     chunks: Vec<ChunkBuilder>,
-    publication_bytes: u64,
+    size: u64,
     needs_sync: bool,
 }
 
@@ -165,7 +168,7 @@ impl Batch {
             steps: Vec::new(),
             staged: Vec::new(),
             chunks: Vec::new(),
-            publication_bytes: 0,
+            size: 0,
             needs_sync: false,
         }
     }
@@ -180,14 +183,15 @@ impl Batch {
         self.number
     }
 
-    /// Bytes of publications in it.
-    pub fn publication_bytes(&self) -> u64 {
-        self.publication_bytes
+    /// The most bytes that it takes in the journal.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Adds a change of state, which is synced before what waits for the sync is released.
     pub fn record(&mut self, record: Record) {
         self.needs_sync = true;
+        self.size += record.encoded_len();
         self.steps.push(Step::Record(record));
     }
 
@@ -238,6 +242,7 @@ impl Batch {
                     frames: Vec::with_capacity(publication.encoded_len()),
                 });
                 if is_written {
+                    self.size += CHUNK_HEAD;
                     self.steps.push(Step::Chunk(place));
                 }
                 self.staged.push(Staged {
@@ -254,7 +259,7 @@ impl Batch {
         publication.encode_into(&mut chunk.frames);
         chunk.last = publication.sequence;
         if is_written {
-            self.publication_bytes += (chunk.frames.len() - before) as u64;
+            self.size += (chunk.frames.len() - before) as u64;
             self.needs_sync |= level == Durability::Synced;
         }
         &chunk.frames[before..]
@@ -302,7 +307,7 @@ impl Batch {
             at_write,
             at_sync,
             needs_sync: self.needs_sync,
-            publication_bytes: self.publication_bytes,
+            size: self.size,
         }
     }
 }
@@ -320,6 +325,6 @@ pub struct SealedBatch {
     pub at_sync: Vec<(Workers, Effect)>,
     /// Whether anything in it waits for the sync.
     pub needs_sync: bool,
-    /// Bytes of publications in it.
-    pub publication_bytes: u64,
+    /// The most bytes that it takes in the journal.
+    pub size: u64,
 }

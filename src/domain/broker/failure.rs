@@ -43,7 +43,7 @@ impl Broker {
         }
         self.uncommitted.clear();
         self.uncommitted_order.clear();
-        self.pending_bytes = 0;
+        self.sealed_bytes = 0;
     }
 
     /// Takes publications back that never were acknowledged.
@@ -107,7 +107,7 @@ impl Broker {
             at_write: Vec::new(),
             at_sync,
             needs_sync: false,
-            publication_bytes: 0,
+            size: 0,
         }
     }
 

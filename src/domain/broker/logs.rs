@@ -3,10 +3,9 @@
 use super::{
     super::{Effect, Read, ReadWhat, ReplyTo, answer_read},
     Broker,
+    commands::Outcome,
 };
-use crate::protocol::{GetLogEntries, GetLogIndex, Sequence, ServerError, SubscriptionReference};
-
-type Outcome = Result<(), ServerError>;
+use crate::protocol::{GetLogEntries, GetLogIndex, Sequence, SubscriptionReference};
 
 impl Broker {
     pub(super) fn log_index(&mut self, to: ReplyTo, command: &GetLogIndex) -> Outcome {

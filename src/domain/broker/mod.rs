@@ -15,12 +15,15 @@
 //! * effects about one subscription leave in the order of the commands;
 //! * a connection that no longer speaks for its session changes nothing.
 
+mod administration;
 mod commands;
 mod failure;
 mod logs;
+mod publishing;
 mod restore;
 mod retention;
 mod sessions;
+mod subscribing;
 #[cfg(test)]
 mod tests;
 
@@ -101,8 +104,8 @@ pub struct Broker {
     direct: Batch,
     next_batch: u64,
     committed: u64,
-    /// Bytes of publications in `building`, `ready` and what was taken and is not committed.
-    pending_bytes: u64,
+    /// What `ready`, and what was taken and is not committed, takes in the journal.
+    sealed_bytes: u64,
     room: Room,
     retention_cursor: Option<SubscriptionId>,
     available: bool,
@@ -122,7 +125,7 @@ impl Broker {
     pub fn is_ready(&self) -> bool {
         self.room.full
             || !self.available
-            || self.pending_bytes + self.limits.limits.max_message_size + PUBLICATION_OVERHEAD
+            || self.pending_bytes() + self.limits.limits.max_message_size + PUBLICATION_OVERHEAD
                 <= self.room.guaranteed
     }
 
@@ -154,9 +157,9 @@ impl Broker {
     }
 
     /// The batch with this number, and so all before it, was written as it should and released.
-    pub fn committed(&mut self, number: u64, publication_bytes: u64) {
+    pub fn committed(&mut self, number: u64, size: u64) {
         self.committed = number;
-        self.pending_bytes -= publication_bytes;
+        self.sealed_bytes -= size;
         while let Some(&(batch, log, id)) = self.uncommitted_order.front() {
             if batch > number {
                 break;
@@ -198,12 +201,18 @@ impl Broker {
 
     fn seal(&mut self) {
         let next = self.new_batch();
-        self.ready
-            .push_back(std::mem::replace(&mut self.building, next).seal());
+        let sealed = std::mem::replace(&mut self.building, next).seal();
+        self.sealed_bytes += sealed.size;
+        self.ready.push_back(sealed);
+    }
+
+    /// What is not committed takes so much in the journal, at most.
+    fn pending_bytes(&self) -> u64 {
+        self.sealed_bytes + self.building.size()
     }
 
     fn seal_if_large(&mut self) {
-        if self.building.publication_bytes() >= BATCH_SIZE {
+        if self.building.size() >= BATCH_SIZE {
             self.seal();
         }
     }

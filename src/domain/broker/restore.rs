@@ -53,7 +53,7 @@ impl Broker {
             direct: Batch::new(2),
             next_batch: 2,
             committed: 0,
-            pending_bytes: 0,
+            sealed_bytes: 0,
             room: Room {
                 guaranteed: u64::MAX,
                 full: false,

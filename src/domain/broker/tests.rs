@@ -114,11 +114,11 @@ impl Bench {
                 number,
                 at_write,
                 at_sync,
-                publication_bytes,
+                size,
                 ..
             } = batch;
             released.extend(at_write.into_iter().chain(at_sync));
-            self.broker.committed(number, publication_bytes);
+            self.broker.committed(number, size);
         }
         released.into_iter().map(|(_, effect)| effect).collect()
     }
@@ -800,9 +800,7 @@ fn what_waits_for_the_write_never_passes_what_waits_for_the_sync_of_the_same_sub
     let batch = bench.broker.take_logged().unwrap();
     assert!(batch.at_write.is_empty());
     assert_eq!(batch.at_sync.len(), 2);
-    bench
-        .broker
-        .committed(batch.number, batch.publication_bytes);
+    bench.broker.committed(batch.number, batch.size);
     bench.send(ALICE, submission("w"));
     let batch = bench.broker.take_logged().unwrap();
     assert!(!batch.needs_sync);
