@@ -29,10 +29,14 @@ use super::{
     Space,
     journal::{JournalFile, Unsealed},
     segment::RunDescriptor,
+    store::is_disk_full,
 };
 
 /// How long to wait before a full disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Of the usual size of a journal, what a start goes on in if there is no room for more.
+const LEAST_SHARE: u64 = 32;
 
 /// See the module.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ pub(crate) struct Backlog {
     state: Mutex<State>,
     changed: Condvar,
     #[cfg(test)]
-    full_disk: std::sync::atomic::AtomicBool,
+    room: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +59,8 @@ struct State {
     dead: Vec<RunDescriptor>,
     /// Bytes left in the current journal.
     left: u64,
+    /// The last thing tried was to make the spare.
+    made_last: bool,
     /// When the disk was found full.
     full: Option<Instant>,
     failed: Option<Arc<str>>,
@@ -115,7 +121,7 @@ impl Backlog {
             }),
             changed: Condvar::new(),
             #[cfg(test)]
-            full_disk: false.into(),
+            room: u64::MAX.into(),
         }
     }
 
@@ -208,9 +214,13 @@ impl Backlog {
             if !blocked && state.full.is_some() && !state.dead.is_empty() {
                 return Task::Drop(std::mem::take(&mut state.dead));
             }
-            if !blocked && state.spare.is_none() {
+            // There may be no room for a journal, and yet for what is live in one that waits, which frees it.
+            let seals_first = state.full.is_some() && !state.unsealed.is_empty() && state.made_last;
+            if !blocked && state.spare.is_none() && !seals_first {
+                state.made_last = true;
                 return Task::Make;
             }
+            state.made_last &= blocked;
             if !blocked && let Some(journal) = state.unsealed.front() {
                 return Task::Seal(journal.clone());
             }
@@ -266,16 +276,16 @@ impl Backlog {
         Ok(())
     }
 
-    /// From now on everything that takes room fails, or does so no more.
+    /// From now on everything that takes more room than this fails.
     #[cfg(test)]
-    pub(crate) fn pretend_full_disk(&self, full: bool) {
-        self.full_disk.store(full, Ordering::SeqCst);
+    pub(crate) fn pretend_room(&self, room: u64) {
+        self.room.store(room, Ordering::SeqCst);
     }
 
     /// Where tests make the disk full.
-    pub(crate) fn ask_for_room(&self) -> io::Result<()> {
+    pub(crate) fn ask_for_room(&self, _needed: u64) -> io::Result<()> {
         #[cfg(test)]
-        if self.full_disk.load(Ordering::SeqCst) {
+        if _needed > self.room.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -283,8 +293,29 @@ impl Backlog {
 
     /// Makes a journal file of the usual size.
     pub(crate) fn make(&self) -> io::Result<JournalFile> {
-        self.ask_for_room()?;
+        self.ask_for_room(self.journal_size)?;
         JournalFile::create(&self.dir, self.next_number(), self.journal_size)
+    }
+
+    /// Makes the journal that a start goes on in. On a full disk, those that wait to be sealed give up what they don't use,
+    /// or else each start would take the room of a journal.
+    pub(crate) fn make_first(&self) -> io::Result<JournalFile> {
+        match self.make() {
+            Err(error) if is_disk_full(&error) => {}
+            made => return made,
+        }
+        for journal in &self.state.lock().unsealed {
+            journal.file.shrink(journal.end)?;
+        }
+        match self.make() {
+            Err(error) if is_disk_full(&error) => {}
+            made => return made,
+        }
+        JournalFile::create(
+            &self.dir,
+            self.next_number(),
+            self.journal_size / LEAST_SHARE,
+        )
     }
 
     fn next_number(&self) -> u64 {

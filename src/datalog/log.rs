@@ -11,7 +11,7 @@ use super::{
     journal::JournalWriter,
     recovery,
     segment::RunDescriptor,
-    store::{During, Store},
+    store::{During, Store, is_disk_full},
     units::Source,
 };
 use crate::protocol::{PublicationId, Sequence};
@@ -69,7 +69,14 @@ impl DataLog {
         }
         let file = match current {
             Some(file) => file,
-            None => backlog.make().during(doing)?,
+            None => match backlog.make_first() {
+                Err(error) if is_disk_full(&error) => {
+                    store.give_reserve_up();
+                    backlog.make_first()
+                }
+                made => made,
+            }
+            .during(doing)?,
         };
         store
             .mark_running(next_generation, last_batch + 1)

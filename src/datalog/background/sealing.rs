@@ -18,7 +18,6 @@ use crate::datalog::{
 impl Worker {
     /// Seals the oldest journal that waits for it. Can be repeated if it did not come to its end.
     pub(super) fn seal(&mut self, journal: Unsealed) -> Result<(), Trouble> {
-        self.backlog.ask_for_room()?;
         let generation = journal.generation;
         let bytes = journal.file.read_all()?;
         let (batches, damaged) = self.batches(&bytes, &journal.spans);
@@ -34,8 +33,14 @@ impl Worker {
         };
         let first_kept = |log| self.index.bounds(log).map(|bounds| bounds.first);
         let segments = self.store.segment_dir();
+        self.backlog.ask_for_room(1)?;
         let sealed = seal(records, &first_kept, &segments, header)?;
-        let file = self.note(generation, sealed, was_damaged)?;
+        let noted = self.note(generation, sealed, was_damaged);
+        if let Err(Trouble::Full) = noted {
+            // What is left to do takes little, and frees a journal.
+            self.store.give_reserve_up();
+        }
+        let file = noted?;
         drop((bytes, journal));
         self.backlog.sealed(generation);
         self.free(file)?;

@@ -19,7 +19,10 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use format::{Batch, BatchHeader};
@@ -35,7 +38,7 @@ pub(crate) struct JournalFile {
     number: u64,
     path: PathBuf,
     file: File,
-    capacity: u64,
+    capacity: AtomicU64,
     #[cfg(test)]
     durable: Durable,
 }
@@ -44,8 +47,8 @@ pub(crate) struct JournalFile {
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub(crate) struct Durable {
-    written: std::sync::atomic::AtomicU64,
-    synced: std::sync::atomic::AtomicU64,
+    written: AtomicU64,
+    synced: AtomicU64,
 }
 
 impl JournalFile {
@@ -63,7 +66,7 @@ impl JournalFile {
                 number,
                 path,
                 file,
-                capacity,
+                capacity: capacity.into(),
                 #[cfg(test)]
                 durable: Durable::default(),
             }),
@@ -81,7 +84,7 @@ impl JournalFile {
             number,
             path,
             file,
-            capacity,
+            capacity: capacity.into(),
             #[cfg(test)]
             durable: Durable::found(capacity),
         })
@@ -115,21 +118,31 @@ impl JournalFile {
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Gives room that is not used back to the file system; the file is no journal of the usual size any more.
+    pub(crate) fn shrink(&self, capacity: u64) -> io::Result<()> {
+        if capacity < self.capacity() {
+            self.capacity.store(capacity, Ordering::Relaxed);
+            self.file.set_len(capacity)?;
+            self.file.sync_all()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(self.capacity).map_err(io::Error::other)?];
+        let mut bytes = vec![0; usize::try_from(self.capacity()).map_err(io::Error::other)?];
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
     }
 
     /// The batch at the beginning, if there is a valid one, without reading the rest.
     pub(crate) fn first_batch(&self, store: Uuid) -> io::Result<Option<BatchHeader>> {
-        let mut bytes = vec![0; format::HEADER_LEN.min(self.capacity as usize)];
+        let mut bytes = vec![0; format::HEADER_LEN.min(self.capacity() as usize)];
         self.read_at(&mut bytes, 0)?;
         let Some((length, _)) =
-            format::peek(&bytes).filter(|&(len, _)| len as u64 <= self.capacity)
+            format::peek(&bytes).filter(|&(len, _)| len as u64 <= self.capacity())
         else {
             return Ok(None);
         };
@@ -191,18 +204,17 @@ impl Durable {
 
     fn wrote(&self, start: u64, end: u64) {
         if start == 0 {
-            self.synced.store(0, std::sync::atomic::Ordering::SeqCst);
+            self.synced.store(0, Ordering::SeqCst);
         }
-        self.written.store(end, std::sync::atomic::Ordering::SeqCst);
+        self.written.store(end, Ordering::SeqCst);
     }
 
     fn written(&self) -> u64 {
-        self.written.load(std::sync::atomic::Ordering::SeqCst)
+        self.written.load(Ordering::SeqCst)
     }
 
     fn synced(&self, end: u64) {
-        self.synced
-            .fetch_max(end, std::sync::atomic::Ordering::SeqCst);
+        self.synced.fetch_max(end, Ordering::SeqCst);
     }
 }
 
@@ -213,7 +225,7 @@ impl JournalFile {
         let written = self.durable.written();
         let synced = &self.durable.synced;
         // A sync that came while the file was begun anew may count the bytes of its last use.
-        let synced = synced.load(std::sync::atomic::Ordering::SeqCst);
+        let synced = synced.load(Ordering::SeqCst);
         synced.min(written)..written
     }
 }
@@ -225,4 +237,6 @@ pub(crate) struct Unsealed {
     pub(crate) generation: u64,
     /// Where its batches are: one range, but for what is damaged.
     pub(crate) spans: Vec<Range<usize>>,
+    /// Nobody needs what is in the file from here on.
+    pub(crate) end: u64,
 }

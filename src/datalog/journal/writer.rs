@@ -115,6 +115,7 @@ impl JournalWriter {
             generation: self.generation,
             spans: std::iter::once(0..usize::try_from(self.end).map_err(io::Error::other)?)
                 .collect(),
+            end: self.end,
         };
         self.generation += 1;
         self.end = 0;

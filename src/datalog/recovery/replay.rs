@@ -100,10 +100,15 @@ impl<'a> Replay<'a> {
         if is_damaged_tail {
             self.damage(&tail);
         }
+        let end = match scan.spans.last() {
+            Some(span) if is_cut => span.end as u64,
+            _ => file.capacity(),
+        };
         Ok(Ok(Unsealed {
             file,
             generation,
             spans: scan.spans,
+            end,
         }))
     }
 

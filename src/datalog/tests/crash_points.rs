@@ -87,7 +87,7 @@ fn end_between_any_two_steps_of_sealing_loses_nothing() {
     write(&mut log, 1, 30);
     log.end_journal();
     log.settle();
-    log.backlog().pretend_full_disk(true);
+    log.backlog().pretend_room(0);
     write(&mut log, 31, 50);
     log.end_journal();
     write(&mut log, 51, LAST);

@@ -147,7 +147,7 @@ fn damage_at_the_end_of_a_journal_is_seen_by_the_one_behind_it() {
     append(&mut log, ONE, 1, 30);
     let (path, end) = journal_of(dir.path(), ONE, 1);
     // Nothing is sealed.
-    log.backlog().pretend_full_disk(true);
+    log.backlog().pretend_room(0);
     log.end_journal();
     append(&mut log, TWO, 1, 30);
     drop(log);
