@@ -11,7 +11,7 @@ use super::{
     journal::JournalWriter,
     recovery,
     segment::RunDescriptor,
-    store::{During, Store, is_disk_full},
+    store::{During, Lost, Store, is_disk_full},
     units::Source,
 };
 use crate::protocol::{PublicationId, Sequence};
@@ -28,6 +28,8 @@ pub struct DataLog {
     ids: Vec<(LogNumber, PublicationId, Sequence)>,
     /// Runs that died of what is not yet synced.
     dead: Vec<RunDescriptor>,
+    /// Generation and batch that this run began with, while what the start found lost is not answered by a synced batch.
+    unsettled: Option<(u64, u64)>,
     failed: Option<Arc<str>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,8 +80,12 @@ impl DataLog {
             }
             .during(doing)?,
         };
+        let lost = Lost {
+            boot: recovered.unclean_boot,
+            end: !recovered.uncertain.is_empty(),
+        };
         store
-            .mark_running(next_generation, last_batch + 1)
+            .mark_running(next_generation, last_batch + 1, lost)
             .during(|| "marking the data directory as in use".into())?;
         let index = source.index.clone();
         let journal = JournalWriter::new(store.id(), Arc::new(file), next_generation, last_batch);
@@ -102,6 +108,7 @@ impl DataLog {
             changes: Vec::new(),
             ids: Vec::new(),
             dead: Vec::new(),
+            unsettled: (lost != Lost::default()).then_some((next_generation, last_batch + 1)),
             failed: None,
             thread: Some(thread),
         };
@@ -169,6 +176,7 @@ impl DataLog {
             return Err(self.fail(format!("syncing a journal: {error}")));
         }
         self.backlog.bury(std::mem::take(&mut self.dead));
+        self.settle_lost();
         Ok(())
     }
 
@@ -228,6 +236,18 @@ impl DataLog {
             .add_journal(self.journal.generation(), self.journal.file().clone());
         self.backlog.set_left(self.journal.left());
         Ok(())
+    }
+
+    /// New epochs, where they are needed, are in the first batch: once it is synced, the next start need not ask for them.
+    fn settle_lost(&mut self) {
+        let journal = &self.journal;
+        if let Some((generation, batch)) = self
+            .unsettled
+            .take_if(|(_, batch)| journal.number() >= *batch)
+            && let Err(error) = self.store.mark_running(generation, batch, Lost::default())
+        {
+            log::warn!("the next start will take for lost what this one did: {error}");
+        }
     }
 
     fn check(&mut self) -> Result<(), WriteError> {

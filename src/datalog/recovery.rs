@@ -12,7 +12,7 @@ mod replay;
 mod sealed;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     sync::Arc,
     time::Instant,
@@ -84,6 +84,12 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         ..
     } = replay;
 
+    let found = store.found();
+    let hole = if found.lost_end {
+        Some(HashSet::new())
+    } else {
+        hole
+    };
     let reader = LogReader::new(source.clone());
     let mut logs = HashMap::new();
     let mut uncertain = Vec::new();
@@ -98,7 +104,6 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
     }
     uncertain.sort_unstable();
     let state = overlaid(sealed_state, state);
-    let found = store.found();
     report.state_entries = state.len() as u64;
     report.unclean = found.unclean;
     report.duration = began.elapsed();

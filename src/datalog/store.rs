@@ -21,6 +21,11 @@ const FORMAT: &str = "infotainer data 1";
 /// Bytes of the file that is given up so that a start succeeds on a full disk.
 const RESERVE: u64 = 8 << 20;
 
+/// In the file `running`, in place of the boot.
+const LOST_BOOT: &str = "an earlier boot";
+/// In the file `running`, behind everything else.
+const LOST_END: &str = "damaged";
+
 /// An open data directory, locked until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -37,10 +42,21 @@ pub(crate) struct Found {
     pub(crate) unclean: bool,
     /// Not orderly, and in another boot.
     pub(crate) unclean_boot: bool,
+    /// What the start before found damaged, and nobody acted on: the ends of logs.
+    pub(crate) lost_end: bool,
     /// Journal generations up to this one may have been used without a trace.
     pub(crate) generation: u64,
     /// The number of its first batch.
     pub(crate) batch: u64,
+}
+
+/// What a start found lost. Until something is done about it, the next start has to find it lost too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Lost {
+    /// What was not synced, with the boot.
+    pub(crate) boot: bool,
+    /// The ends of logs, by damage.
+    pub(crate) end: bool,
 }
 
 /// Adds what was tried to an I/O error.
@@ -122,8 +138,14 @@ impl Store {
     }
 
     /// Notes that the directory is in use in this boot, with journal generations from `generation` and batches from `batch` on.
-    pub(crate) fn mark_running(&self, generation: u64, batch: u64) -> io::Result<()> {
-        let text = format!("{}\n{generation}\n{batch}\n", boot_id());
+    pub(crate) fn mark_running(&self, generation: u64, batch: u64, lost: Lost) -> io::Result<()> {
+        let boot = if lost.boot {
+            LOST_BOOT.to_owned()
+        } else {
+            boot_id()
+        };
+        let end = if lost.end { LOST_END } else { "" };
+        let text = format!("{boot}\n{generation}\n{batch}\n{end}\n");
         write_whole(&self.dir, "running", text.as_bytes())
     }
 
@@ -238,11 +260,13 @@ fn read_running(dir: &Path) -> io::Result<Found> {
     let mut lines = text.lines();
     let unclean_boot = lines.next() != Some(boot_id().as_str());
     let mut number = || lines.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let (generation, batch) = (number(), number());
     Ok(Found {
         unclean: true,
         unclean_boot,
-        generation: number(),
-        batch: number(),
+        lost_end: lines.next() == Some(LOST_END),
+        generation,
+        batch,
     })
 }
 
@@ -345,10 +369,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || Store::open(dir.path()).unwrap();
         assert_eq!(open().found(), Found::default());
-        open().mark_running(4, 9).unwrap();
+        open().mark_running(4, 9, Lost::default()).unwrap();
         let unclean = Found {
             unclean: true,
             unclean_boot: false,
+            lost_end: false,
             generation: 4,
             batch: 9,
         };

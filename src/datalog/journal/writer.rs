@@ -53,6 +53,11 @@ impl JournalWriter {
         self.generation
     }
 
+    /// Of the last batch written, here or before.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Bytes that still fit.
     pub(crate) fn left(&self) -> u64 {
         self.file.capacity() - self.end

@@ -113,6 +113,59 @@ fn torn_tail_costs_what_was_not_synced_and_nothing_else() {
 }
 
 #[test]
+fn end_in_another_boot_is_told_until_something_was_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.write(&[Record::CreateLog(ONE)]).unwrap();
+    append(&mut log, ONE, 1, 20);
+    drop(log);
+    let running = dir.path().join("running");
+    let text = fs::read_to_string(&running).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    fs::write(&running, format!("another boot\n{rest}")).unwrap();
+    for _ in 0..2 {
+        // As when the port is in use: nothing could be done about it.
+        let (_, recovered) = open(dir.path());
+        assert!(recovered.unclean_boot);
+    }
+    let (mut log, recovered) = open(dir.path());
+    assert!(recovered.unclean_boot);
+    log.write(&[put("epoch", "new")]).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let (_, recovered) = open(dir.path());
+    assert!(recovered.report.unclean && !recovered.unclean_boot);
+}
+
+#[test]
+fn log_without_its_end_is_told_until_something_was_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
+        .unwrap();
+    append(&mut log, ONE, 1, 20);
+    let (path, before) = journal_of(dir.path(), ONE, 1);
+    append(&mut log, ONE, 21, 30);
+    let (_, after) = journal_of(dir.path(), ONE, 1);
+    append(&mut log, TWO, 1, 30);
+    append(&mut log, TWO, 31, 60);
+    drop(log);
+    flip(&path, (before + after) / 2);
+    for _ in 0..2 {
+        let (mut log, recovered) = open(dir.path());
+        assert!(recovered.uncertain.contains(&ONE));
+        // The damaged journal is gone then.
+        log.settle();
+    }
+    let (mut log, recovered) = open(dir.path());
+    assert!(recovered.uncertain.contains(&ONE));
+    log.write(&[put("epoch", "new")]).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    assert_eq!(open(dir.path()).1.uncertain, vec![]);
+}
+
+#[test]
 fn damaged_batch_is_a_hole_and_logs_not_written_behind_it_are_uncertain() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
@@ -130,6 +183,7 @@ fn damaged_batch_is_a_hole_and_logs_not_written_behind_it_are_uncertain() {
     assert_eq!(recovered.report.quarantined.len(), 1);
     assert_eq!(check_told(&log, &recovered, ONE, 30), 0);
     assert_eq!(check_told(&log, &recovered, TWO, 60), 10);
+    log.write(&[put("epoch", "new")]).unwrap();
     log.settle();
     drop(log);
     let (log, recovered) = open(dir.path());
