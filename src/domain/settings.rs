@@ -23,7 +23,7 @@ pub struct Settings {
     pub name: Option<Box<str>>,
     /// `None`: the server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Retention>,
+    pub retention: Option<Box<Retention>>,
     /// Decided when the subscription is made, so that a new default changes no promise.
     pub durability: Durability,
 }
@@ -42,14 +42,14 @@ impl Settings {
         check_kind(patch, kind)?;
         Ok(Self {
             name,
-            retention: value(patch.retention),
+            retention: value(patch.retention).map(Box::new),
             durability: value(patch.durability).unwrap_or(defaults.durability),
         })
     }
 
     /// The limits in force.
     pub fn retention(&self, defaults: &Defaults) -> Retention {
-        let own = self.retention.unwrap_or_default();
+        let own = self.retention.as_deref().copied().unwrap_or_default();
         Retention {
             max_publications: own.max_publications.or(defaults.retention.max_publications),
             max_bytes: own.max_bytes.or(defaults.retention.max_bytes),
@@ -72,7 +72,7 @@ impl Settings {
         match patch.retention {
             Patch::Absent => {}
             Patch::Default => settings.retention = None,
-            Patch::Value(retention) => settings.retention = Some(retention),
+            Patch::Value(retention) => settings.retention = Some(Box::new(retention)),
         }
         let durability = match patch.durability {
             Patch::Absent => self.durability,
@@ -96,7 +96,7 @@ impl Settings {
         let differs = |given: Option<Retention>| {
             given.is_some_and(|given| {
                 let given = Self {
-                    retention: Some(given),
+                    retention: Some(Box::new(given)),
                     ..self.clone()
                 };
                 given.retention(defaults) != self.retention(defaults)

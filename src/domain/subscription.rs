@@ -40,7 +40,8 @@ pub struct Subscription {
     pub staging: Staging,
     /// The log of a Memory subscription.
     pub memory: Option<Box<MemoryLog>>,
-    sessions: HashSet<SessionId, foldhash::fast::RandomState>,
+    /// `None` while it is empty: most subscriptions of many are quiet.
+    sessions: Option<Box<HashSet<SessionId, foldhash::fast::RandomState>>>,
     /// How many connections of each worker subscribe; workers without are left out.
     connected: Vec<(u8, u32)>,
 }
@@ -68,7 +69,7 @@ impl Subscription {
             last_time: created,
             staging: Staging::default(),
             memory: (settings.durability == Durability::Memory).then(Box::default),
-            sessions: HashSet::default(),
+            sessions: None,
             connected: Vec::new(),
             settings,
         }
@@ -105,7 +106,7 @@ impl Subscription {
             first_sequence: self.first,
             last_sequence: self.last,
             bytes: self.bytes,
-            subscribers: self.sessions.len() as u64,
+            subscribers: self.sessions().count() as u64,
             connected: self
                 .connected
                 .iter()
@@ -182,17 +183,24 @@ impl Subscription {
 
     /// The session holds the subscription from now on.
     pub fn add_session(&mut self, session: SessionId) {
-        self.sessions.insert(session);
+        self.sessions.get_or_insert_default().insert(session);
     }
 
     /// The session holds it no longer.
     pub fn remove_session(&mut self, session: SessionId) {
-        self.sessions.remove(&session);
+        if let Some(sessions) = &mut self.sessions
+            && sessions.remove(&session)
+            && sessions.is_empty()
+        {
+            self.sessions = None;
+        }
     }
 
     /// The sessions that hold it.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        self.sessions.iter().copied()
+        self.sessions
+            .iter()
+            .flat_map(|sessions| sessions.iter().copied())
     }
 
     /// A connection of `worker` subscribes from now on.

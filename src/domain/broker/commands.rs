@@ -68,7 +68,8 @@ impl Broker {
         &self,
         reference: &SubscriptionReference,
     ) -> Result<&Subscription, ServerError> {
-        self.subscriptions.get(&reference.id).ok_or_else(|| {
+        let known = self.subscriptions.get(&reference.id);
+        known.map(|known| &**known).ok_or_else(|| {
             let message = match &reference.name {
                 Some(name) => format!("there is no subscription {name:?}"),
                 None => format!("there is no subscription {}", reference.id),

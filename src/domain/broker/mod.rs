@@ -83,7 +83,8 @@ pub struct Broker {
     limits: BrokerLimits,
     known: Box<dyn KnownIds>,
     random: fastrand::Rng,
-    subscriptions: Map<SubscriptionId, Subscription>,
+    /// Boxed, so that the empty places of the table cost little.
+    subscriptions: Map<SubscriptionId, Box<Subscription>>,
     /// The same, in order, for lists.
     order: BTreeSet<SubscriptionId>,
     next_log: u64,
@@ -223,10 +224,10 @@ impl Broker {
         if subscription.settings.retention.is_some() {
             self.retained.insert(id);
         }
-        self.subscriptions.insert(id, subscription);
+        self.subscriptions.insert(id, Box::new(subscription));
     }
 
-    fn remove(&mut self, id: SubscriptionId) -> Option<Subscription> {
+    fn remove(&mut self, id: SubscriptionId) -> Option<Box<Subscription>> {
         self.order.remove(&id);
         self.retained.remove(&id);
         self.subscriptions.remove(&id)
