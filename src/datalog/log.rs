@@ -28,6 +28,8 @@ pub struct DataLog {
     ids: Vec<(LogNumber, PublicationId, Sequence)>,
     /// Runs that died of what is not yet synced.
     dead: Vec<RunDescriptor>,
+    /// Generation and number of the newest batch that a journal holds, as far as it may not be sealed.
+    newest: (u64, u64),
     /// Generation and batch that this run began with, while what the start found lost is not answered by a synced batch.
     unsettled: Option<(u64, u64)>,
     failed: Option<Arc<str>>,
@@ -50,6 +52,7 @@ impl DataLog {
             dead,
             next_generation,
             last_batch,
+            newest,
             next_file,
         } = recovery::recover(&store, &options)?;
         let doing = || "making a journal".to_owned();
@@ -108,6 +111,7 @@ impl DataLog {
             changes: Vec::new(),
             ids: Vec::new(),
             dead: Vec::new(),
+            newest,
             unsettled: (lost != Lost::default()).then_some((next_generation, last_batch + 1)),
             failed: None,
             thread: Some(thread),
@@ -151,6 +155,7 @@ impl DataLog {
             Ok(written) => written,
             Err(error) => return Err(self.fail(format!("writing a journal: {error}"))),
         };
+        self.newest = (written.generation, self.journal.number());
         for change in &mut self.changes {
             if let Change::Append(_, chunk) = change {
                 chunk.generation = written.generation;
@@ -193,7 +198,7 @@ impl DataLog {
         self.sync()?;
         self.end_background();
         self.check()?;
-        match self.store.mark_clean() {
+        match self.store.mark_clean(self.newest) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.fail(format!("marking the data directory as closed: {error}"))),
         }

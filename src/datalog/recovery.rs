@@ -39,6 +39,8 @@ pub(crate) struct Recovery {
     pub(crate) dead: Vec<RunDescriptor>,
     pub(crate) next_generation: u64,
     pub(crate) last_batch: u64,
+    /// Generation and number of the newest batch that was found in a journal.
+    pub(crate) newest: (u64, u64),
     /// Number of the next journal file.
     pub(crate) next_file: u64,
 }
@@ -68,6 +70,12 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
             Err(file) => free.push(file),
         }
     }
+    if let Some((generation, batch)) = store.found().ended
+        && generation > meta.sealed_through
+    {
+        replay.expect_end(generation, batch);
+    }
+    let newest = (replay.last_generation, replay.last_batch);
     let next_generation = replay
         .last_generation
         .max(meta.sealed_through)
@@ -122,6 +130,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         free,
         dead,
         next_generation,
+        newest,
         last_batch: last_batch.max(found.batch.saturating_sub(1)),
         next_file,
     })

@@ -1,10 +1,11 @@
 //! The data directory: who has it open, in which format it is, how its last user ended.
 //!
-//! Owns the files `lock`, `format`, `running` and `reserve`, the names of the directories, and what is put into
+//! Owns the files `lock`, `format`, `running`, `ended` and `reserve`, the names of the directories, and what is put into
 //! `quarantine`. Does not own what is in the other directories.
 //!
 //! `running` is there while the data log is open; found at a start, it means that the last end was not orderly. It says in
-//! which boot that was, since only the end of a boot can take what was written and not synced.
+//! which boot that was, since only the end of a boot can take what was written and not synced. `ended` is of the last orderly
+//! end, and says what the journals held then: what lacks of it now is damage.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -48,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) generation: u64,
     /// The number of its first batch.
     pub(crate) batch: u64,
+    /// Of an orderly end: generation and number of the last batch, as far as it may not be sealed.
+    pub(crate) ended: Option<(u64, u64)>,
 }
 
 /// What a start found lost. Until something is done about it, the next start has to find it lost too.
@@ -149,8 +152,10 @@ impl Store {
         write_whole(&self.dir, "running", text.as_bytes())
     }
 
-    /// Notes that everything is written and synced.
-    pub(crate) fn mark_clean(&self) -> io::Result<()> {
+    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`.
+    pub(crate) fn mark_clean(&self, (generation, batch): (u64, u64)) -> io::Result<()> {
+        let text = format!("{generation}\n{batch}\n");
+        write_whole(&self.dir, "ended", text.as_bytes())?;
         fs::remove_file(self.dir.join("running"))?;
         sync_dir(&self.dir)
     }
@@ -254,7 +259,12 @@ fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
 fn read_running(dir: &Path) -> io::Result<Found> {
     let text = match fs::read_to_string(dir.join("running")) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Found {
+                ended: read_ended(dir)?,
+                ..Found::default()
+            });
+        }
         Err(error) => return Err(error),
     };
     let mut lines = text.lines();
@@ -267,7 +277,18 @@ fn read_running(dir: &Path) -> io::Result<Found> {
         lost_end: lines.next() == Some(LOST_END),
         generation,
         batch,
+        ended: None,
     })
+}
+
+fn read_ended(dir: &Path) -> io::Result<Option<(u64, u64)>> {
+    let text = match fs::read_to_string(dir.join("ended")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut numbers = text.lines().map_while(|line| line.parse().ok());
+    Ok(numbers.next().zip(numbers.next()))
 }
 
 /// Where the system does not tell, every end counts as one in another boot.
@@ -376,12 +397,17 @@ mod tests {
             lost_end: false,
             generation: 4,
             batch: 9,
+            ended: None,
         };
         assert_eq!(open().found(), unclean);
         fs::write(dir.path().join("running"), "another boot\n4\n9\n").unwrap();
         assert!(open().found().unclean_boot);
-        open().mark_clean().unwrap();
-        assert_eq!(open().found(), Found::default());
+        open().mark_clean((5, 12)).unwrap();
+        let clean = Found {
+            ended: Some((5, 12)),
+            ..Found::default()
+        };
+        assert_eq!(open().found(), clean);
     }
 
     #[test]

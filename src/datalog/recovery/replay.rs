@@ -123,6 +123,18 @@ impl<'a> Replay<'a> {
         }
     }
 
+    /// After an orderly end it is known how far the journals went.
+    pub(super) fn expect_end(&mut self, generation: u64, batch: u64) {
+        if self.last_batch < batch {
+            self.damage(&format!(
+                "the journals end with batch {}, and ended with {batch} when they were closed",
+                self.last_batch
+            ));
+        }
+        self.last_generation = self.last_generation.max(generation);
+        self.last_batch = self.last_batch.max(batch);
+    }
+
     fn span(&mut self, bytes: &[u8], generation: u64, span: &Range<usize>) {
         let mut at = span.start;
         while at < span.end {

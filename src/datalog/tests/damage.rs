@@ -138,6 +138,36 @@ fn end_in_another_boot_is_told_until_something_was_synced() {
 }
 
 #[test]
+fn end_that_is_gone_since_an_orderly_one_is_damage() {
+    for whole_file in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        log.write(&[Record::CreateLog(ONE)]).unwrap();
+        log.end_journal();
+        log.settle();
+        append(&mut log, ONE, 1, 20);
+        let (_, before) = journal_of(dir.path(), ONE, 1);
+        append(&mut log, ONE, 21, 30);
+        log.close().unwrap();
+
+        let (path, end) = journal_of(dir.path(), ONE, 1);
+        if whole_file {
+            fs::remove_file(path).unwrap();
+        } else {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[before..end].fill(0);
+            fs::write(&path, bytes).unwrap();
+        }
+        let (mut log, recovered) = open(dir.path());
+        assert_eq!(recovered.uncertain, vec![ONE]);
+        log.write(&[put("epoch", "new")]).unwrap();
+        log.close().unwrap();
+        let (_, recovered) = open(dir.path());
+        assert_eq!(recovered.uncertain, vec![]);
+    }
+}
+
+#[test]
 fn log_without_its_end_is_told_until_something_was_synced() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
