@@ -28,7 +28,7 @@ use crate::{
         hub::{CloseAll, Hub, StopReading},
         log_reader::{CommittedIds, LogFetcher},
         messages::Disconnected,
-        pubsub_service::{Drain, PubSubService, SpaceChanged, StopAccepting},
+        pubsub_service::{CommitFailed, Drain, PubSubService, SpaceChanged, StopAccepting},
     },
     config::{Config, ConfigError},
     datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
@@ -286,9 +286,16 @@ impl Parts {
 fn log_options(config: &Config, pubsub: Arc<OnceLock<Addr<PubSubService>>>) -> datalog::Options {
     datalog::Options {
         events: Arc::new(move |event| {
-            if let (Event::SpaceChanged(space), Some(pubsub)) = (event, pubsub.get()) {
-                // Rare: at most one for each journal that fills up.
-                pubsub.do_send(SpaceChanged(space));
+            let Some(pubsub) = pubsub.get() else { return };
+            // Rare: at most one for each journal that fills up, and one at the end.
+            match event {
+                Event::SpaceChanged(space) => pubsub.do_send(SpaceChanged(space)),
+                Event::Failed(_) => pubsub.do_send(CommitFailed {
+                    batch: None,
+                    was_written: false,
+                }),
+                // It is logged, and whoever reads there is told.
+                Event::Damage(_) => {}
             }
         }),
         ..datalog::Options::new(&config.data_dir)

@@ -160,7 +160,8 @@ impl Broker {
     /// The batch with this number, and so all before it, was written as it should and released.
     pub fn committed(&mut self, number: u64, size: u64) {
         self.committed = number;
-        self.sealed_bytes -= size;
+        // A batch that was under way when the log failed may be committed all the same, and is counted no more.
+        self.sealed_bytes = self.sealed_bytes.saturating_sub(size);
         while let Some(&(batch, log, id)) = self.uncommitted_order.front() {
             if batch > number {
                 break;
