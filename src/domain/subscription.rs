@@ -41,6 +41,10 @@ pub struct Subscription {
     /// The log of a Memory subscription.
     pub memory: Option<Box<MemoryLog>>,
     /// `None` while it is empty: most subscriptions of many are quiet.
+    #[expect(
+        clippy::box_collection,
+        reason = "the set by itself is 40 bytes, in every subscription"
+    )]
     sessions: Option<Box<HashSet<SessionId, foldhash::fast::RandomState>>>,
     /// How many connections of each worker subscribe; workers without are left out.
     connected: Vec<(u8, u32)>,
