@@ -118,6 +118,11 @@ impl Connection {
         self.held.borrow_mut().push_back(held);
     }
 
+    /// Lets something wait in front of everything that does.
+    pub(crate) fn hold_first(&self, held: Held) {
+        self.held.borrow_mut().push_front(held);
+    }
+
     /// The next that waits.
     pub(crate) fn next_held(&self) -> Option<Held> {
         let mut held = self.held.borrow_mut();

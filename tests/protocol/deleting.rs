@@ -1,6 +1,6 @@
 //! Section 4: `DeleteSubscription`.
 
-use crate::support::{Client, TestServer, eventually};
+use crate::support::{Client, TestServer, eventually, within};
 
 #[tokio::test]
 async fn deleted_is_answered_and_pushed_to_every_other_connection_that_holds_it() {
@@ -192,4 +192,29 @@ async fn nothing_of_an_earlier_life_follows_the_answer_to_deleting_a_later_one()
     client.answer(deleting).await.expect("Deleted");
     client.unread();
     client.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn whoever_subscribes_by_time_is_told_of_a_deletion_that_comes_meanwhile() {
+    let server = TestServer::start();
+    let mut other = server.client().await;
+    for round in 0..100 {
+        let name = format!("orders-{round}");
+        let mut client = server.client().await;
+        other.publish(&*name, b"x").await;
+        let epoch = other.meta(&*name).await.uuid("epoch");
+        let from = fields! { "Since": 0 };
+        let fields = fields! { "subscription_id": &*name, "from": from };
+        let subscribing = client.request("Subscribe", fields).await;
+        let fields = fields! { "subscription_id": &*name };
+        other.call("DeleteSubscription", fields).await;
+        let subscribed = client.answer(subscribing).await.expect("Subscribed");
+        if subscribed.uuid("epoch") == epoch {
+            let mut next = within("Deleted", client.next()).await;
+            if next.name == "Publication" {
+                next = within("Deleted", client.next()).await;
+            }
+            next.expect("Deleted");
+        }
+    }
 }

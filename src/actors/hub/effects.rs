@@ -260,7 +260,7 @@ impl Worker {
     fn subscribe_since(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        mut effect: Box<SubscribeEffect>,
+        effect: Box<SubscribeEffect>,
         time: Timestamp,
     ) {
         let asked = self.neighbours.since.send(DataLogSince {
@@ -269,29 +269,33 @@ impl Worker {
             through: effect.last,
         });
         self.start_holding(connection);
+        // It is the first of what waits, for whoever looks whether a `Subscribe` does.
+        connection.hold_first(Held::Effect(Effect::Subscribe(effect)));
         let (worker, connection) = (Rc::clone(self), Rc::clone(connection));
         spawn(async move {
             let found = asked.await;
-            // The oldest kept is early enough, whatever the time.
-            let oldest = (effect.first.previous(), false);
-            let (cursor, recovered) = match found {
-                Ok(Ok(sequence)) => (sequence.previous(), true),
-                // It was deleted meanwhile, as the connection is told next; or the server stops.
-                Ok(Err(ReadError::Gone)) | Err(_) => oldest,
-                Ok(Err(error)) => {
-                    log::warn!(
-                        "a subscriber of {} begins at the oldest kept, since its log can't be searched by time: {error}",
-                        effect.subscription
-                    );
-                    oldest
-                }
-            };
-            if connection.phase() == Phase::Ended {
-                let mut table = worker.table.borrow_mut();
-                return table.retract(effect.subscription, effect.log);
-            }
-            effect.start = Start::At { cursor, recovered };
-            worker.go_on(&connection, |worker| worker.subscribe(&connection, &effect));
+            worker.go_on(&connection, |worker| {
+                let Some(Held::Effect(Effect::Subscribe(mut effect))) = connection.next_held()
+                else {
+                    return;
+                };
+                // The oldest kept is early enough, whatever the time.
+                let oldest = (effect.first.previous(), false);
+                let (cursor, recovered) = match found {
+                    Ok(Ok(sequence)) => (sequence.previous(), true),
+                    // It was deleted meanwhile, as the connection is told next; or the server stops.
+                    Ok(Err(ReadError::Gone)) | Err(_) => oldest,
+                    Ok(Err(error)) => {
+                        log::warn!(
+                            "a subscriber of {} begins at the oldest kept, since its log can't be searched by time: {error}",
+                            effect.subscription
+                        );
+                        oldest
+                    }
+                };
+                effect.start = Start::At { cursor, recovered };
+                worker.subscribe(&connection, &effect);
+            });
         });
     }
 
