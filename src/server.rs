@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     actors::{
-        data_logger::{Attach, CloseLog, DataLogger},
+        data_logger::{CloseLog, DataLogger},
         hub::{CloseAll, Hub, StopReading},
         log_reader::{CommittedIds, LogFetcher},
         messages::Disconnected,
@@ -189,6 +189,7 @@ struct Parts {
     config: Arc<Config>,
     pubsub: Addr<PubSubService>,
     logger: Addr<DataLogger>,
+    arbiters: [Arbiter; 2],
     accepting: actix_server::ServerHandle,
 }
 
@@ -214,21 +215,26 @@ impl Parts {
             let reader = reader.clone();
             SyncArbiter::start(threads, move || LogFetcher::new(reader.clone()))
         };
+        let arbiters = [Arbiter::new(), Arbiter::new()];
         let logger =
-            DataLogger::start_in_arbiter(&Arbiter::new().handle(), move |_| DataLogger::new(log));
+            DataLogger::start_in_arbiter(&arbiters[0].handle(), move |_| DataLogger::new(log));
         let pubsub = {
             let (config, logger, fetchers) =
                 (Arc::clone(&config), logger.clone(), fetchers.clone());
-            PubSubService::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+            PubSubService::start_in_arbiter(&arbiters[1].handle(), move |_| {
                 PubSubService::new(broker(&config, recovered, reader), space, logger, fetchers)
             })
         };
-        logger.do_send(Attach(pubsub.clone()));
         if pubsub_address.set(pubsub.clone()).is_err() {
             unreachable!("invariant: set once");
         }
-        let server = http::serve(listener, &config, &pubsub, &logger, &fetchers)
-            .map_err(|source| StartError::Listen { address, source })?;
+        let server = match http::serve(listener, &config, &pubsub, &logger, &fetchers) {
+            Ok(server) => server,
+            Err(source) => {
+                end(arbiters);
+                return Err(StartError::Listen { address, source });
+            }
+        };
         let accepting = server.handle();
         actix::spawn(async move {
             if let Err(error) = server.await {
@@ -240,6 +246,7 @@ impl Parts {
                 config,
                 pubsub,
                 logger,
+                arbiters,
                 accepting,
             },
             address,
@@ -276,10 +283,22 @@ impl Parts {
         }
         let closed = self.logger.send(CloseLog).await;
         self.accepting.stop(false).await;
+        end(self.arbiters);
         System::current().stop();
         closed
             .map_err(|_| StopError::Gone)?
             .map_err(StopError::from)
+    }
+}
+
+/// Ends the threads of these arbiters, and the actors on them. The system would not: it ends before it could.
+fn end(arbiters: [Arbiter; 2]) {
+    for arbiter in &arbiters {
+        arbiter.stop();
+    }
+    for arbiter in arbiters {
+        // A panic there has been told where it happened.
+        let _ = arbiter.join();
     }
 }
 

@@ -101,7 +101,7 @@ impl Actor for DataLogger {
     type Context = Context<Self>;
 }
 
-/// The actor that batches come from.
+/// The actor that batches come from. Sent by itself, before the first of them.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Attach(pub(crate) Addr<PubSubService>);

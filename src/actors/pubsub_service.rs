@@ -15,7 +15,7 @@ use actix::{
 use tokio::sync::oneshot;
 
 use super::{
-    data_logger::{DataLogPut, DataLogger},
+    data_logger::{Attach, DataLogPut, DataLogger},
     hub::{Hub, TakeOver},
     hubs::{Hubs, RegisterHub},
     log_reader::{DataLogCut, LogFetcher},
@@ -262,6 +262,8 @@ impl Actor for PubSubService {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // In front of the first batch: what commits nobody could be told of would be the last one.
+        self.logger.do_send(Attach(ctx.address()));
         ctx.run_interval(RETENTION_INTERVAL / RETENTION_PARTS, Self::check_retention);
         ctx.run_interval(EXPIRY_INTERVAL, |actor, ctx| {
             actor.broker.expire_sessions(now());

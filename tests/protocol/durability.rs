@@ -103,6 +103,19 @@ async fn a_memory_subscription_is_empty_after_a_restart_and_has_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn a_start_that_has_something_to_write_serves_from_its_first_moment_on() {
+    let mut server = TestServer::start();
+    for _ in 0..6 {
+        // Its new epoch is written when the server starts.
+        let mut client = server.client().await;
+        create(&mut client, "orders", "Memory").await;
+        client.publish("orders", b"x").await;
+        client.close().await;
+        server.restart().await;
+    }
+}
+
+#[tokio::test]
 async fn each_level_delivers_live_and_from_the_log() {
     let server = TestServer::start();
     for level in ["Memory", "Written", "Synced"] {
