@@ -4,6 +4,7 @@
 //! server a choice (when retention acts), the model keeps both ends of it.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![allow(clippy::print_stdout, reason = "where it fails has to be known")]
 
 #[macro_use]
 mod support;
@@ -656,6 +657,17 @@ impl World {
     }
 }
 
+/// Where a conversation is: told if it fails there.
+struct At(usize, String);
+
+impl Drop for At {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed at {}: {}", self.0, self.1);
+        }
+    }
+}
+
 /// So many conversations, unless `PROPTEST_CASES` wants others.
 fn cases() -> u32 {
     let wanted = std::env::var("PROPTEST_CASES").ok();
@@ -679,9 +691,11 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let mut world = World::new().await;
-            for operation in operations {
+            for (number, operation) in operations.into_iter().enumerate() {
+                let _at = At(number, format!("{operation:?}"));
                 world.apply(operation).await;
             }
+            let _at = At(0, "the check at the end".to_owned());
             world.check().await;
         });
     }

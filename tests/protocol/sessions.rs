@@ -1,6 +1,6 @@
 //! Section 3: durable sessions.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use uuid::Uuid;
 
@@ -453,6 +453,90 @@ async fn many_takeovers_in_a_row_end_with_one_connection() {
     client.publications(delivered + 1..=50).await;
     client.hears_nothing().await;
     assert_eq!(publisher.meta("orders").await.number("connected"), 1);
+}
+
+/// Takes the session over so many times, whoever has it, and reads each time until it is taken away; gives what it got.
+async fn snatch(address: SocketAddr, session: Uuid, times: usize) -> Vec<u64> {
+    let path = format!("/ws/{session}");
+    let mut got = Vec::new();
+    for _ in 0..times {
+        let mut client = match Client::try_open(address, &path, None).await {
+            Ok(client) => client,
+            // The other one was quicker still.
+            Err(Event::Closed(Some(4502))) => continue,
+            Err(other) => panic!("{other:?}"),
+        };
+        let mut position = client.welcome.maps("subscriptions")[0].number("cursor");
+        loop {
+            match client.event().await {
+                Event::Response(response) => {
+                    position += 1;
+                    let sequence = response.expect("Publication").number("sequence");
+                    assert_eq!(sequence, position);
+                    got.push(sequence);
+                }
+                Event::Closed(code) => {
+                    assert_eq!(code, Some(4502));
+                    break;
+                }
+                Event::Ended(why) => panic!("{why}"),
+            }
+        }
+    }
+    got
+}
+
+#[tokio::test]
+async fn connections_that_snatch_a_session_from_each_other_get_everything_once_between_them() {
+    let server = TestServer::start();
+    let session = Uuid::new_v4();
+    let mut first = server.resume(session).await;
+    first.subscribe("orders", "New").await;
+    first.close().await;
+    let snatchers: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(snatch(server.address(), session, 10)))
+        .collect();
+    let mut publisher = server.client().await;
+    let mut published = 0;
+    let mut got = Vec::new();
+    // Whoever has it last waits for somebody to take it away.
+    while !snatchers.iter().all(|snatcher| snatcher.is_finished()) {
+        publisher.publish_many("orders", 20).await;
+        published += 20;
+        if snatchers
+            .iter()
+            .filter(|snatcher| snatcher.is_finished())
+            .count()
+            == 2
+        {
+            got.extend(snatch_once(server.address(), session).await);
+        }
+    }
+    for snatcher in snatchers {
+        got.extend(snatcher.await.unwrap());
+    }
+    let mut last = server.resume(session).await;
+    while got.len() < published as usize {
+        let publication = last.next().await.expect("Publication");
+        got.push(publication.number("sequence"));
+    }
+    last.hears_nothing().await;
+    got.sort_unstable();
+    assert_eq!(got, (1..=published).collect::<Vec<u64>>());
+}
+
+/// Takes the session over, and closes at once; gives what it got.
+async fn snatch_once(address: SocketAddr, session: Uuid) -> Vec<u64> {
+    let Ok(mut client) = Client::try_open(address, &format!("/ws/{session}"), None).await else {
+        return Vec::new();
+    };
+    client.begin_close().await;
+    let mut got = Vec::new();
+    while let Event::Response(response) = client.event().await {
+        got.push(response.expect("Publication").number("sequence"));
+    }
+    client.let_go().await;
+    got
 }
 
 #[tokio::test]

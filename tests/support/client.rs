@@ -62,6 +62,18 @@ impl Client {
 
     /// A connection to `path`.
     pub async fn open(address: SocketAddr, path: &str, receive_buffer: Option<u32>) -> Self {
+        match Self::try_open(address, path, receive_buffer).await {
+            Ok(client) => client,
+            Err(event) => panic!("instead of Welcome: {event:?}"),
+        }
+    }
+
+    /// A connection to `path`, or what came instead of its `Welcome`.
+    pub async fn try_open(
+        address: SocketAddr,
+        path: &str,
+        receive_buffer: Option<u32>,
+    ) -> Result<Self, Event> {
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(size) = receive_buffer {
             socket.set_recv_buffer_size(size).unwrap();
@@ -90,9 +102,12 @@ impl Client {
             pings: 0,
             pongs: Vec::new(),
         };
-        client.welcome = client.any().await.expect("Welcome");
+        match client.event().await {
+            Event::Response(response) => client.welcome = response.expect("Welcome"),
+            other => return Err(other),
+        }
         assert_eq!(client.welcome.id, None);
-        client
+        Ok(client)
     }
 
     /// Sends a WebSocket message.
