@@ -64,8 +64,9 @@ impl Broker {
         };
         let mut cursors = Vec::new();
         let mut logs = restored.logs;
-        for (key, value) in &restored.entries {
-            match StateEntry::decode(key, value) {
+        // Each entry goes when it was read, and what is made of it takes its place: together they would cost twice.
+        for (key, value) in restored.entries {
+            match StateEntry::decode(&key, &value) {
                 Ok(StateEntry::Subscription(id, state)) => {
                     let mut subscription = Subscription::new(id, state);
                     let extent = logs.remove(&subscription.log);
