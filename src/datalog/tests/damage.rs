@@ -161,6 +161,8 @@ fn end_that_is_gone_since_an_orderly_one_is_damage() {
         let (mut log, recovered) = open(dir.path());
         assert_eq!(recovered.uncertain, vec![ONE]);
         log.write(&[put("epoch", "new")]).unwrap();
+        // The damaged journal is gone then: as long as it is there, each start finds the end missing.
+        log.settle();
         log.close().unwrap();
         let (_, recovered) = open(dir.path());
         assert_eq!(recovered.uncertain, vec![]);
