@@ -671,7 +671,7 @@ impl Drop for At {
 /// So many conversations, unless `PROPTEST_CASES` wants others.
 fn cases() -> u32 {
     let wanted = std::env::var("PROPTEST_CASES").ok();
-    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(24)
+    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(20)
 }
 
 proptest! {
