@@ -182,11 +182,12 @@ struct Session {
 }
 
 struct World {
-    server: TestServer,
     admin: Client,
     logs: BTreeMap<usize, Log>,
     sessions: Vec<Session>,
     submissions: u64,
+    /// Dropped last: a stop waits for clients that are there and say nothing.
+    server: TestServer,
 }
 
 impl World {
@@ -671,7 +672,7 @@ impl Drop for At {
 /// So many conversations, unless `PROPTEST_CASES` wants others.
 fn cases() -> u32 {
     let wanted = std::env::var("PROPTEST_CASES").ok();
-    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(20)
+    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
 
 proptest! {
