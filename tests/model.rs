@@ -35,6 +35,7 @@ enum Operation {
     Submit {
         log: usize,
         count: u64,
+        size: usize,
         id: Option<u128>,
     },
     Subscribe {
@@ -87,9 +88,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         (0..40_u64).prop_map(From::Last),
         Just(From::Keep),
     ];
+    let size = prop_oneof![3 => Just(8_usize), 1 => 8..60_000_usize];
     prop_oneof![
-        8 => (log(), 1..9_u64, proptest::option::weighted(0.3, 0..4_u128))
-            .prop_map(|(log, count, id)| Operation::Submit { log, count, id }),
+        8 => (log(), 1..9_u64, size, proptest::option::weighted(0.3, 0..4_u128))
+            .prop_map(|(log, count, size, id)| Operation::Submit { log, count, size, id }),
         6 => (session(), log(), from)
             .prop_map(|(session, log, from)| Operation::Subscribe { session, log, from }),
         1 => (session(), log())
@@ -192,7 +194,8 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let server = TestServer::start();
+        // Little is queued for a client, so that those who lag are served from the log.
+        let server = TestServer::with(|config| config.outbox_size = 64 << 10);
         let admin = server.client().await;
         let mut sessions: Vec<Session> = (0..SESSIONS).map(|_| Session::default()).collect();
         for session in &mut sessions[..SESSIONS - 1] {
@@ -209,7 +212,12 @@ impl World {
 
     async fn apply(&mut self, operation: Operation) {
         match operation {
-            Operation::Submit { log, count, id } => self.submit(log, count, id).await,
+            Operation::Submit {
+                log,
+                count,
+                size,
+                id,
+            } => self.submit(log, count, size, id).await,
             Operation::Subscribe { session, log, from } => {
                 self.subscribe(session, log, from).await;
             }
@@ -262,12 +270,13 @@ impl World {
         );
     }
 
-    async fn submit(&mut self, log: usize, count: u64, id: Option<u128>) {
+    async fn submit(&mut self, log: usize, count: u64, size: usize, id: Option<u128>) {
         self.make(log).await;
         let mut requests = Vec::new();
         for _ in 0..count {
             self.submissions += 1;
-            let data = self.submissions.to_be_bytes().to_vec();
+            let mut data = self.submissions.to_be_bytes().to_vec();
+            data.resize(size, self.submissions as u8);
             let id = id.map(Uuid::from_u128);
             let fields = fields! {
                 "subscription_id": LOGS[log].0, "submission": &data[..], "publication_id": id,
@@ -304,14 +313,20 @@ impl World {
         }
     }
 
+    /// A connection for a durable session, whose kernel takes little.
+    async fn resume(&self, id: Uuid) -> Client {
+        let path = format!("/ws/{id}");
+        Client::open(self.server.address(), &path, Some(16 << 10)).await
+    }
+
     /// Connects the session, if it is not, and checks its `Welcome`.
     async fn connect(&mut self, session: usize) {
         if self.sessions[session].client.is_some() {
             return;
         }
         let client = match self.sessions[session].id {
-            Some(id) => self.server.resume(id).await,
-            None => self.server.client().await,
+            Some(id) => self.resume(id).await,
+            None => Client::with_small_window(self.server.address()).await,
         };
         self.welcomed(session, &client.welcome);
         self.sessions[session].client = Some(client);
@@ -600,7 +615,7 @@ impl World {
         if self.sessions[session].client.is_none() {
             return self.connect(session).await;
         }
-        let client = self.server.resume(id).await;
+        let client = self.resume(id).await;
         self.last_words(session, 4502).await;
         let welcome = client.welcome.clone();
         self.welcomed(session, &welcome);
