@@ -2,7 +2,8 @@
 # Every check of this project, for everybody: format, lints, docs, dependencies, tests. Installs what is missing first.
 #
 # Needs Rust with cargo (https://rustup.rs) and, for what else is missing, a Debian or Ubuntu with root or sudo. Besides
-# Rust it uses a C linker, and Python with websockets and cbor2 (in target/venv) for the conversation from Python.
+# Rust it uses a C linker, and Python (3.11 or newer) with what the conversation from Python and the client in Python need (in
+# target/venv).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -71,5 +72,23 @@ fi
 
 step "tests"
 cargo test --locked
+
+# What the clients' tests say to the server and hear from it is held to the grammar behind them.
+export INFOTAINER_TEST_FRAMES="$PWD/target/frames"
+rm -rf "$INFOTAINER_TEST_FRAMES"
+mkdir -p "$INFOTAINER_TEST_FRAMES"
+
+step "python"
+"$python" -m pip install --quiet --disable-pip-version-check -r clients/python/requirements.txt
+(
+    cd clients/python
+    "$python" -m ruff format --check .
+    "$python" -m ruff check .
+    "$python" -m mypy
+    "$python" -m pytest --quiet
+)
+
+step "frames"
+cargo test --locked --test vectors frames
 
 step "all checks passed"

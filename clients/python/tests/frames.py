@@ -1,0 +1,46 @@
+"""Writes down what the tests send to a real server and receive from it (`docs/vectors/README.md`)."""
+
+import os
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import urlsplit
+
+from peer import MADE_UP
+
+from infotainer._socket import Socket
+
+
+@contextmanager
+def recorded(folder: str) -> Iterator[None]:
+    """Every socket that opens meanwhile writes into a file in `folder`."""
+    path = Path(folder, f"python-{os.getpid()}-{uuid.uuid4()}.hex")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    real = Socket.open, Socket.send, Socket.receive
+    made_up: weakref.WeakSet[Socket] = weakref.WeakSet()
+
+    async def opened(endpoint: str) -> Socket:
+        socket = await real[0](endpoint)
+        if urlsplit(endpoint).port in MADE_UP:
+            made_up.add(socket)
+        return socket
+
+    async def send(socket: Socket, message: bytes) -> None:
+        if socket not in made_up:
+            file.write(f"> {message.hex()}\n")
+        await real[1](socket, message)
+
+    async def receive(socket: Socket) -> bytes:
+        message = await real[2](socket)
+        if socket not in made_up:
+            file.write(f"< {message.hex()}\n")
+        return message
+
+    with (
+        path.open("w", encoding="ascii") as file,
+        patch.multiple(Socket, open=opened, send=send, receive=receive),
+    ):
+        yield
