@@ -1,5 +1,7 @@
 //! What clients ask for (protocol, section 4).
 
+use std::{fmt, str::FromStr};
+
 use bytes::Bytes;
 
 use super::{Epoch, PublicationId, RequestId, Sequence, SubscriptionId, Timestamp};
@@ -107,6 +109,35 @@ impl From<&str> for SubscriptionReference {
                 id: SubscriptionId::of_name(text),
                 name: Some(text.into()),
             },
+        }
+    }
+}
+
+/// Why a text refers to no subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a name has 1 to 255 bytes and no control characters")]
+pub struct BadName;
+
+/// As [`From`], but names are judged.
+impl FromStr for SubscriptionReference {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        const MAX_NAME: usize = 255;
+        // `is_control` is exactly U+0000 to 001F and U+007F to 009F. None of these is a UUID.
+        if !(1..=MAX_NAME).contains(&text.len()) || text.contains(char::is_control) {
+            return Err(BadName);
+        }
+        Ok(text.into())
+    }
+}
+
+/// The name, or else the id.
+impl fmt::Display for SubscriptionReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.write_str(name),
+            None => self.id.fmt(f),
         }
     }
 }
@@ -312,4 +343,32 @@ pub struct ListSubscriptions {
     pub after: Option<SubscriptionId>,
     /// 1 to 1,000.
     pub limit: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_a_name_a_uuid_or_neither() {
+        let of = |text: &str| text.parse::<SubscriptionReference>();
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert_eq!(of("news"), Ok("news".into()));
+        assert_eq!(of(id), Ok(id.into()));
+        assert_eq!(
+            of(&id.replace('-', "")).map(|named| named.name.is_some()),
+            Ok(true)
+        );
+        assert!(of(&"x".repeat(255)).is_ok());
+        for text in ["", "a\0", "\u{85}", &"x".repeat(256)] {
+            assert_eq!(of(text), Err(BadName), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_shown_as_it_was_given() {
+        for text in ["news", "67e55044-10b1-426f-9247-bb680e5fe0c8"] {
+            assert_eq!(SubscriptionReference::from(text).to_string(), text);
+        }
+    }
 }

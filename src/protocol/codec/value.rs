@@ -68,10 +68,6 @@ impl<'de> Deserialize<'de> for WireReference {
 
 struct ReferenceVisitor;
 
-impl ReferenceVisitor {
-    const MAX_NAME: usize = 255;
-}
-
 impl Visitor<'_> for ReferenceVisitor {
     type Value = SubscriptionReference;
 
@@ -85,20 +81,7 @@ impl Visitor<'_> for ReferenceVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<SubscriptionReference, E> {
-        if let Some(uuid) = hyphenated(text) {
-            return Ok(SubscriptionReference {
-                id: SubscriptionId(uuid),
-                name: None,
-            });
-        }
-        // `is_control` is exactly U+0000 to 001F and U+007F to 009F.
-        if !(1..=Self::MAX_NAME).contains(&text.len()) || text.contains(char::is_control) {
-            return Err(E::custom("no name"));
-        }
-        Ok(SubscriptionReference {
-            id: SubscriptionId::of_name(text),
-            name: Some(text.into()),
-        })
+        text.parse().map_err(E::custom)
     }
 }
 
