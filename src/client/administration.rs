@@ -98,7 +98,7 @@ impl Client {
     /// Every subscription of the server, in order of their ids, asked for page by page. Ends behind an error.
     pub fn list(
         &self,
-    ) -> impl Stream<Item = Result<SubscriptionMeta, RequestError>> + Send + Unpin {
+    ) -> impl Stream<Item = Result<SubscriptionMeta, RequestError>> + Send + Unpin + use<> {
         struct Listing {
             page: std::vec::IntoIter<SubscriptionMeta>,
             after: Option<SubscriptionId>,

@@ -75,6 +75,14 @@ impl Builder {
         self
     }
 
+    /// Whether the URL is one that can be used. Needs no runtime, and nothing is looked up.
+    ///
+    /// # Errors
+    /// If it is not; `connect` and `start` would fail too.
+    pub fn check(&self) -> Result<(), ConnectionError> {
+        Endpoint::new(&self.url, self.session).map(drop)
+    }
+
     /// Connects, and gives the client when the server has said `Welcome`. From then on it comes back by itself.
     ///
     /// # Errors
@@ -129,5 +137,17 @@ impl Builder {
             },
             is_durable,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_is_judged_without_a_runtime_or_a_look_at_the_network() {
+        let check = |url| Client::builder(url).check();
+        assert!(check("ws://a.host.that.is.nowhere:1/ws").is_ok());
+        assert!(matches!(check("http://a"), Err(ConnectionError::Url(_))));
     }
 }
