@@ -11,6 +11,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use super::{Failure, values};
+
 const PREFIX: &str = "INFOTAINER_";
 
 /// A variable that no command reads.
@@ -84,8 +86,19 @@ pub(super) fn sentence_for(
         (ErrorKind::ValueValidation, Some(ContextValue::String(got)), Some(wants)) => {
             Some(wrong(&name, got, &wants.to_string()))
         }
-        (ErrorKind::InvalidValue, ..) => Some(format!("{name} is empty, but must have a value")),
+        (ErrorKind::InvalidValue, Some(ContextValue::String(got)), _) if got.is_empty() => {
+            Some(format!("{name} is empty, but must have a value"))
+        }
         _ => None,
+    }
+}
+
+/// What to log: what `RUST_LOG` says, else `default`.
+pub(super) fn log_filter(default: &str) -> Result<String, Failure> {
+    match env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => values::log_filter(&filter)
+            .map_err(|wants| Failure::Usage(wrong("RUST_LOG", &filter, &wants))),
+        _ => Ok(default.into()),
     }
 }
 

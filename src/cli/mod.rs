@@ -1,23 +1,44 @@
 //! The command line: which command is meant, and with what the process ends.
 //!
-//! Exit codes: 0 done, 1 failed, 2 called or configured wrongly. What went wrong is one sentence on stderr. Each command has
-//! its own file; nothing outside of this folder reads arguments or the environment.
+//! Data goes to stdout, everything else to stderr, and what went wrong is one sentence there. Each command has its own file; nothing
+//! outside of this folder reads arguments or the environment.
 
 mod bench;
+mod connect;
 mod environment;
+mod failure;
+mod input;
+mod log;
 mod logging;
+mod manual;
+mod meta;
+mod output;
+mod print;
+mod progress;
+mod publish;
 mod serve;
+mod settings;
+mod start;
+mod subscribe;
+mod subscriptions;
+mod table;
 mod values;
 
-use std::{ffi::OsString, io::Write, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// A standalone, durable publish/subscribe server: WebSocket clients speak CBOR to it.
+use self::failure::Failure;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 called or configured wrongly, 3 timed out or fewer than --count, 4 refused by the server.";
+
+/// A standalone, durable publish/subscribe server, and its client
 ///
-/// Without a command it serves.
+/// Without a command it serves. The commands of the client talk to the server that --server or INFOTAINER_URL names. Data goes to
+/// stdout, everything else to stderr.
 #[derive(Parser, Debug)]
-#[command(name = "infotainer", version)]
+#[command(name = "infotainer", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,18 +46,19 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Runs the server until SIGTERM or SIGINT.
+    /// Runs the server until SIGTERM or SIGINT
     Serve(Box<serve::ServeArgs>),
+    Pub(publish::PubArgs),
+    Sub(subscribe::SubArgs),
+    Log(log::LogArgs),
+    Subscriptions(subscriptions::SubscriptionsArgs),
+    Info(subscriptions::InfoArgs),
+    Create(settings::CreateArgs),
+    Update(settings::UpdateArgs),
+    Delete(subscriptions::DeleteArgs),
     Bench(Box<bench::BenchArgs>),
-}
-
-/// Why a command did not do what it was asked for.
-#[derive(Debug)]
-enum Failure {
-    /// It was called or configured wrongly: exit code 2.
-    Usage(String),
-    /// It could not be done: exit code 1.
-    Failed(String),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// Runs the command that `args` (the program's name first) ask for.
@@ -45,7 +67,17 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     let outcome = match parse(&args) {
         Ok(cli) => match cli.command {
             Command::Serve(serve) => serve::run(*serve, &args),
+            Command::Pub(publish) => publish::run(publish),
+            Command::Sub(subscribe) => subscribe::run(subscribe),
+            Command::Log(log) => log::run(log),
+            Command::Subscriptions(subscriptions) => subscriptions::list(subscriptions),
+            Command::Info(info) => subscriptions::info(info),
+            Command::Create(create) => settings::create(create),
+            Command::Update(update) => settings::update(update),
+            Command::Delete(delete) => subscriptions::delete(delete),
             Command::Bench(bench) => bench::run(*bench),
+            Command::Completions(completions) => manual::completions(&completions),
+            Command::Man(man) => manual::man(&man),
         },
         Err(error) => match environment::sentence_for(&error, &Cli::command(), &args) {
             Some(sentence) => Err(Failure::Usage(sentence)),
@@ -54,8 +86,11 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(sentence)) => ended(1, &sentence),
-        Err(Failure::Usage(sentence)) => ended(2, &sentence),
+        Err(failure) => {
+            let (code, sentence) = failure.end();
+            sentence.into_iter().for_each(progress::say);
+            ExitCode::from(code)
+        }
     }
 }
 
@@ -87,12 +122,6 @@ fn explained_by_clap(error: &clap::Error) -> ExitCode {
     // Nobody is left to be told that stdout or stderr is gone.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
-}
-
-fn ended(code: u8, sentence: &str) -> ExitCode {
-    // Nobody is left to be told that stderr is gone.
-    let _ = writeln!(std::io::stderr(), "infotainer: {sentence}");
-    ExitCode::from(code)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `infotainer serve`: the environment becomes a [`Config`], and the server runs on it until it is told to stop.
 
 use std::{
-    env,
     ffi::OsString,
     fmt::Display,
     io::{self, Write},
@@ -188,13 +187,9 @@ impl ServeArgs {
 
     /// What to log: the setting, else `RUST_LOG`, else `info`.
     fn log_filter(&self) -> Result<String, Failure> {
-        if let Some(filter) = &self.log {
-            return Ok(filter.clone());
-        }
-        match env::var("RUST_LOG") {
-            Ok(filter) if !filter.is_empty() => values::log_filter(&filter)
-                .map_err(|wants| Failure::Usage(environment::wrong("RUST_LOG", &filter, &wants))),
-            _ => Ok("info".into()),
+        match &self.log {
+            Some(filter) => Ok(filter.clone()),
+            None => environment::log_filter("info"),
         }
     }
 }
@@ -304,6 +299,7 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
+    use crate::cli::connect::ServerArgs;
 
     /// The settings that the variables of this process do not touch.
     fn serve_with(args: &[&str]) -> ServeArgs {
@@ -350,13 +346,14 @@ mod tests {
 
     #[test]
     fn readme_lists_exactly_the_variables_with_their_defaults() {
-        let command = ServeArgs::augment_args(clap::Command::new("serve"));
+        let command = ServerArgs::augment_args(ServeArgs::augment_args(clap::Command::new("")));
         let settings = command.get_arguments().filter_map(|arg| {
+            let variable = arg.get_env()?.to_str()?.to_owned();
             let default = match arg.get_default_values() {
                 [] => told_default(&arg.get_help()?.to_string())?.to_owned(),
                 [default, ..] => format!("`{}`", default.to_str()?),
             };
-            Some((arg.get_env()?.to_str()?.to_owned(), default))
+            Some((variable, default))
         });
         let rows = include_str!("../../README.md").lines().filter_map(|line| {
             let mut cells = line.strip_prefix("| `INFOTAINER_")?.split(" | ");

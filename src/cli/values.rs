@@ -6,9 +6,17 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
-use infotainer::{config::AllowedOrigins, protocol::Durability};
+use infotainer::{
+    client::Client,
+    config::AllowedOrigins,
+    protocol::{Durability, PublicationId, SessionId, SubscriptionReference},
+};
+use uuid::Uuid;
 
 use super::logging::Format;
+
+/// What a server's URL must be.
+pub(super) const SERVER: &str = "the URL of a server, such as ws://127.0.0.1:8949/ws";
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
@@ -20,6 +28,14 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
         Some((number, "")) => Ok(number),
         _ => Err("a whole number".into()),
     }
+}
+
+/// A [`count`] above 0.
+pub(super) fn positive(text: &str) -> Result<u64, String> {
+    count(text).and_then(|count| match count {
+        0 => Err("a whole number above 0".to_owned()),
+        count => Ok(count),
+    })
 }
 
 /// A [`count`] of what is kept in memory.
@@ -62,6 +78,68 @@ pub(super) fn durability(text: &str) -> Result<Durability, String> {
         "Written" => Ok(Durability::Written),
         "Memory" => Ok(Durability::Memory),
         _ => Err("Synced, Written or Memory".into()),
+    }
+}
+
+/// The URL of a server.
+pub(super) fn server(text: &str) -> Result<String, String> {
+    match Client::builder(text).check() {
+        Ok(()) => Ok(text.to_owned()),
+        Err(_) => Err(SERVER.to_owned()),
+    }
+}
+
+/// A name, or the UUID of a subscription.
+pub(super) fn subscription(text: &str) -> Result<SubscriptionReference, String> {
+    text.parse()
+        .map_err(|_| "a name of 1 to 255 bytes without control characters, or a UUID".to_owned())
+}
+
+/// The UUID of a publication.
+pub(super) fn publication_id(text: &str) -> Result<PublicationId, String> {
+    uuid(text).map(PublicationId)
+}
+
+/// The UUID of a durable session.
+pub(super) fn session(text: &str) -> Result<SessionId, String> {
+    uuid(text).and_then(|id| {
+        if id.is_nil() || id.is_max() {
+            Err("a UUID, neither the nil nor the max one".to_owned())
+        } else {
+            Ok(SessionId(id))
+        }
+    })
+}
+
+fn uuid(text: &str) -> Result<Uuid, String> {
+    (text.len() == uuid::fmt::Hyphenated::LENGTH)
+        .then(|| Uuid::try_parse(text).ok())
+        .flatten()
+        .ok_or_else(|| "a UUID of 36 characters, such as uuidgen makes".to_owned())
+}
+
+/// `bytes` as [`size`] reads it.
+pub(super) fn spelled_size(bytes: u64) -> String {
+    spelled(
+        bytes,
+        &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)],
+        "",
+    )
+}
+
+/// `millis` as [`duration`] reads it.
+pub(super) fn spelled_duration(millis: u64) -> String {
+    const S: u64 = 1000;
+    const UNITS: [(&str, u64); 4] = [("d", 86_400 * S), ("h", 3600 * S), ("m", 60 * S), ("s", S)];
+    spelled(millis, &UNITS, "ms")
+}
+
+/// `number` in the first of `units` of which it is a whole number.
+fn spelled(number: u64, units: &[(&str, u64)], smallest: &str) -> String {
+    let fits = |(_, unit): &&(&str, u64)| number > 0 && number.is_multiple_of(*unit);
+    match units.iter().find(fits) {
+        Some((name, unit)) => format!("{}{name}", number / unit),
+        None => format!("{number}{smallest}"),
     }
 }
 
@@ -203,6 +281,56 @@ mod tests {
             "99999999999999999999",
         ] {
             assert!(count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_spelled_can_be_read() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1000"),
+            (1 << 18, "256KiB"),
+            (3 << 30, "3GiB"),
+        ] {
+            assert_eq!(spelled_size(bytes), text);
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for (millis, text) in [
+            (0, "0ms"),
+            (250, "250ms"),
+            (90_000, "90s"),
+            (172_800_000, "2d"),
+        ] {
+            assert_eq!(spelled_duration(millis), text);
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
+        }
+    }
+
+    #[test]
+    fn uuids_have_36_characters() {
+        let text = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert_eq!(
+            publication_id(text).map(|id| id.to_string()),
+            Ok(text.into())
+        );
+        for text in [
+            "",
+            "67e5504410b1426f9247bb680e5fe0c8",
+            "x7e55044-10b1-426f-9247-bb680e5fe0c8",
+        ] {
+            assert!(publication_id(text).is_err(), "{text}");
+        }
+        assert!(session("00000000-0000-0000-0000-000000000000").is_err());
+        assert!(session("ffffffff-ffff-ffff-ffff-ffffffffffff").is_err());
+    }
+
+    #[test]
+    fn subscriptions_are_named_or_numbered() {
+        assert!(subscription("a name, with \u{e4}").is_ok_and(|named| named.name.is_some()));
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert!(subscription(id).is_ok_and(|numbered| numbered.name.is_none()));
+        for text in ["", "a\nb", "\u{9b}", &"x".repeat(256)] {
+            assert!(subscription(text).is_err(), "{text:?}");
         }
     }
 

@@ -21,6 +21,8 @@ use tokio_tungstenite::tungstenite::{
     http::Uri,
 };
 
+use crate::cli::values;
+
 /// What one read takes at the most; the shared buffer is a little larger.
 const READ: usize = 256 * 1024;
 
@@ -86,10 +88,9 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        let wanted = "the URL of a server, such as ws://127.0.0.1:8949/ws";
-        let uri: Uri = url.parse().map_err(|_| wanted)?;
+        let uri: Uri = url.parse().map_err(|_| values::SERVER)?;
         let (Some("ws"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(wanted.into());
+            return Err(values::SERVER.into());
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let address = (host, uri.port_u16().unwrap_or(80))

@@ -18,7 +18,7 @@ use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
 
 use clap::{Args, Subcommand};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use infotainer::protocol::{Durability, StoredPublication};
 use tokio::{
     task::{JoinHandle, LocalSet},
@@ -29,7 +29,7 @@ use self::{
     connection::{Connection, ConnectionError, Endpoint, Outgoing},
     wire::{Answer, Command, MetaFields, Settings, SubscribedFields},
 };
-use super::{Failure, values};
+use super::{Failure, connect::DEFAULT_SERVER, progress, values};
 
 /// Handshakes under way at once: the server's listen queue is longer.
 const CONNECTING: usize = 64;
@@ -70,7 +70,7 @@ struct Target {
         long,
         env = "INFOTAINER_URL",
         value_name = "URL",
-        default_value = "ws://127.0.0.1:8949/ws"
+        default_value = DEFAULT_SERVER
     )]
     server: Endpoint,
 
@@ -111,7 +111,7 @@ struct Publications {
     size: u32,
 
     /// Publish so many
-    #[arg(long, value_name = "COUNT", value_parser = positive)]
+    #[arg(long, value_name = "COUNT", value_parser = values::positive)]
     count: Option<u64>,
 
     /// Publish for so long
@@ -154,18 +154,11 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     })
 }
 
-fn positive(text: &str) -> Result<u64, String> {
-    values::count(text).and_then(|count| match count {
-        0 => Err("a whole number above 0".to_owned()),
-        count => Ok(count),
-    })
-}
-
-/// A [`positive`] number of what is kept in memory.
+/// A [`positive`](values::positive) number of what is kept in memory.
 fn number(text: &str) -> Result<usize, String> {
     /// More sockets than one address can have.
     const MOST: u64 = 1_000_000;
-    positive(text).and_then(|count| match count {
+    values::positive(text).and_then(|count| match count {
         0..=MOST => Ok(count as usize),
         _ => Err(format!("a whole number up to {MOST}")),
     })
@@ -366,12 +359,8 @@ impl Bench {
 
     /// A bar on stderr; nothing if that is no terminal.
     fn progress(&self, what: &'static str, len: u64, unit: &str) -> ProgressBar {
-        let bar = ProgressBar::new(len).with_message(what);
         let template = format!("{{msg}} {{wide_bar}} {{human_pos}} of {{human_len}} {unit}");
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
-        }
-        bar
+        progress::styled(ProgressBar::new(len), what, &template)
     }
 }
 

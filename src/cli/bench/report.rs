@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{LoadError, Target};
-use crate::cli::Failure;
+use crate::cli::{Failure, output::unwritten};
 
 /// Linux tells the time of a process in these, on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -165,9 +165,7 @@ pub(super) fn print<F: Serialize + fmt::Display>(
     } else {
         figures.to_string()
     };
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::Failed(format!("can't write the figures: {error}")))
+    io::stdout().write_all(text.as_bytes()).map_err(unwritten)
 }
 
 /// Microseconds, for a person.

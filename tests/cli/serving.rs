@@ -1,14 +1,10 @@
-//! The program as one meets it in a shell: help, version, and what it says about bad settings.
+//! `infotainer serve`: help, version, and what it says about bad settings.
 
-#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
-
-use std::{env, process::Output};
+use std::process::Output;
 
 use assert_cmd::{Command, cargo::cargo_bin};
 
-fn infotainer(args: &[&str], variables: &[(&str, &str)]) -> Output {
-    output(Command::cargo_bin("infotainer").unwrap(), args, variables)
-}
+use crate::{infotainer, output, sentence};
 
 /// As [`infotainer`], where a process may have 300 files open and no more, so that the start fails.
 fn infotainer_with_few_files(variables: &[(&str, &str)]) -> Output {
@@ -19,33 +15,9 @@ fn infotainer_with_few_files(variables: &[(&str, &str)]) -> Output {
     output(shell, &[], variables)
 }
 
-fn output(mut command: Command, args: &[&str], variables: &[(&str, &str)]) -> Output {
-    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("INFOTAINER_")) {
-        command.env_remove(name);
-    }
-    command
-        .env_remove("RUST_LOG")
-        .args(args)
-        .envs(variables.iter().copied());
-    command.output().unwrap()
-}
-
 /// What the program says on stderr when it refuses to start with 2, without its name in front.
 fn refusal(args: &[&str], variables: &[(&str, &str)]) -> String {
-    let output = infotainer(args, variables);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(
-        output.status.code(),
-        Some(2),
-        "{args:?} {variables:?}: {said}"
-    );
-    assert!(output.stdout.is_empty());
-    let sentence = said
-        .strip_prefix("infotainer: ")
-        .and_then(|said| said.strip_suffix('\n'));
-    let sentence = sentence.unwrap_or_else(|| panic!("no sentence: {said}"));
-    assert!(!sentence.contains('\n'), "more than one line: {said}");
-    sentence.into()
+    sentence(&infotainer(args, variables), 2)
 }
 
 #[test]

@@ -1,0 +1,139 @@
+//! The way of the commands of clients to their server: which one, how long to wait, and when to stop.
+//!
+//! The connection's task has a thread of its own: a command that waits for whoever reads its stdout answers the server's
+//! heartbeats all the same.
+
+use std::{future::Future, time::Duration};
+
+use clap::Args;
+use infotainer::{
+    client::{Client, ConnectionError, Status},
+    protocol::SessionId,
+};
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use super::{
+    Failure, environment,
+    logging::{self, Format},
+    progress::Notes,
+    values,
+};
+
+/// Where a server listens that was not told anything else.
+pub(super) const DEFAULT_SERVER: &str = "ws://127.0.0.1:8949/ws";
+
+/// How long a connection may take to begin, if `--timeout` is not shorter.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// What every command of a client takes.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServerArgs {
+    /// The server's URL
+    #[arg(long, env = "INFOTAINER_URL", value_name = "URL", value_parser = values::server)]
+    #[arg(default_value = DEFAULT_SERVER)]
+    server: String,
+
+    /// How long to wait for an answer of the server
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "30s")]
+    timeout: Duration,
+}
+
+impl ServerArgs {
+    /// A client that is connected, and comes back by itself if it loses the connection. `notes` are told when it does.
+    pub(super) async fn connect(
+        &self,
+        session: Option<SessionId>,
+        notes: &Notes,
+    ) -> Result<Client, Failure> {
+        let mut builder = Client::builder(&self.server)
+            .connect_timeout(self.timeout.min(CONNECT))
+            .request_timeout(self.timeout);
+        if let Some(session) = session {
+            builder = builder.session(session);
+        }
+        let client = builder.connect().await.map_err(|error| {
+            let failure = match error {
+                ConnectionError::Io(error) => Failure::Failed(error.to_string()),
+                error => error.into(),
+            };
+            failure.reworded(|sentence| format!("can't connect to {}: {sentence}", self.server))
+        })?;
+        tokio::spawn(tell(client.status(), notes.clone()));
+        Ok(client)
+    }
+}
+
+/// Tells when the connection is lost, and when it is there again; not of every attempt between.
+async fn tell(mut status: watch::Receiver<Status>, notes: Notes) {
+    let mut is_lost = false;
+    while status.changed().await.is_ok() {
+        let note = match &*status.borrow_and_update() {
+            Status::Waiting { error, .. } if !is_lost => {
+                is_lost = true;
+                Some(format!("{error}; connecting again"))
+            }
+            Status::Connected(_) if is_lost => {
+                is_lost = false;
+                Some("connected again".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(note) = note {
+            notes.say(note);
+        }
+    }
+}
+
+/// Does `work` to its end.
+pub(super) fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    // What is worth a word is said anyway.
+    logging::start(&environment::log_filter("warn")?, Format::Text);
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("can't start: {error}")))?;
+    let outcome = runtime.block_on(work);
+    // A look-up of a host may take longer than anybody wants to wait.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Somebody's wish that the command ends: SIGINT or SIGTERM. Once there is one of these, the signals do nothing else.
+pub(super) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::Failed(format!("can't listen to signals: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next such wish. May be dropped and called again.
+    pub(super) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Does what is left to do at the end; who asks once more does not want to wait for it.
+    pub(super) async fn unless_asked<T>(&mut self, last: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            output = last => Some(output),
+            () = self.asked() => None,
+        }
+    }
+}
