@@ -17,6 +17,8 @@ pub mod datalog;
 pub mod domain;
 #[cfg(feature = "server")]
 mod http;
+#[cfg(feature = "server")]
+mod memory;
 pub mod protocol;
 #[cfg(feature = "server")]
 mod server;

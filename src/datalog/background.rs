@@ -25,6 +25,7 @@ use super::{
     state_log::StateLog,
     store::{self, Store},
 };
+use crate::memory;
 use tidying::Merging;
 
 /// What the background thread works with.
@@ -136,9 +137,17 @@ impl Worker {
                     return;
                 }
                 Task::Make => self.make(),
-                Task::Seal(journal) => self.seal(journal).and_then(|()| self.made_room()),
+                Task::Seal(journal) => {
+                    let sealed = self.seal(journal);
+                    memory::give_back();
+                    sealed.and_then(|()| self.made_room())
+                }
                 Task::Drop(dead) => self.drop_runs(dead).and_then(|()| self.made_room()),
-                Task::Merged => self.finish_merge(),
+                Task::Merged => {
+                    let merged = self.finish_merge();
+                    memory::give_back();
+                    merged
+                }
                 Task::Tidy => self.tidy(),
             };
             match done {

@@ -233,6 +233,14 @@ impl Catalogue {
         )))
     }
 
+    /// Gives back the memory that [`load`](Self::load) took inside of sled.
+    ///
+    /// # Errors
+    /// If it can't be opened again. It is of no use then.
+    pub(crate) fn shed(&self) -> Result<(), CatalogueError> {
+        self.database.shed()
+    }
+
     /// Makes a change lasting: when this returns, it survives a power cut, and before, a failure of process or power leaves
     /// the state before or after it.
     ///

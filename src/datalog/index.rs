@@ -7,7 +7,7 @@
 //! two pieces, and is not below the log's first, is damaged. A journal that is sealed changes its chunks into one run, at
 //! one moment.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
@@ -17,6 +17,7 @@ use super::{
     catalogue::LogEntry,
     chunk::ChunkEntry,
     journal::JournalFile,
+    runs::Runs,
     segment::{RunDescriptor, SegmentFile, SegmentId},
 };
 use crate::protocol::{PublicationId, Sequence, Timestamp};
@@ -69,7 +70,7 @@ struct Log {
     bounds: Bounds,
     /// Of the newest that there ever was.
     last_time: Timestamp,
-    runs: Vec<RunDescriptor>,
+    runs: Runs,
     chunks: Vec<ChunkEntry>,
 }
 
@@ -78,13 +79,27 @@ impl Log {
         Self {
             bounds: Bounds { first, last },
             last_time,
-            runs: Vec::new(),
+            runs: Runs::default(),
             chunks: Vec::new(),
         }
     }
 
     fn empty() -> Self {
         Self::new(Sequence(1), Sequence::ZERO, Timestamp::default())
+    }
+
+    /// In order, from the first that is not `is_before`. It is found by halving among chunks, which may be many.
+    fn pieces(
+        &self,
+        number: LogNumber,
+        is_before: impl Fn(&Place) -> bool,
+    ) -> impl Iterator<Item = Place> {
+        let chunk = self
+            .chunks
+            .partition_point(|chunk| is_before(&Place::Chunk(*chunk)));
+        let chunks = self.chunks[chunk..].iter().copied().map(Place::Chunk);
+        let runs = self.runs.iter(number).map(Place::Run);
+        runs.skip_while(move |run| is_before(run)).chain(chunks)
     }
 
     /// Drops the chunks that are sealed.
@@ -99,10 +114,15 @@ impl Log {
     }
 
     /// Drops the pieces that lie below the log's first.
-    fn drop_dead(&mut self, dead: &mut Vec<RunDescriptor>) {
+    fn drop_dead(&mut self, number: LogNumber, dead: &mut Vec<RunDescriptor>) {
         let first = self.bounds.first;
-        let runs = self.runs.partition_point(|run| run.last < first);
-        dead.extend(self.runs.drain(..runs));
+        let is_dead = |run: &RunDescriptor| run.last < first;
+        if self.runs.iter(number).next().as_ref().is_some_and(is_dead) {
+            self.runs.edit(number, |runs| {
+                let alive = runs.partition_point(is_dead);
+                dead.extend(runs.drain(..alive));
+            });
+        }
         let chunks = self.chunks.partition_point(|chunk| chunk.last() < first);
         self.chunks.drain(..chunks);
         if chunks > 0 && self.chunks.capacity() > 2 * self.chunks.len() {
@@ -179,25 +199,8 @@ impl Index {
 
     /// Runs as the catalogue knows them, in order of (log, sequence). Those of logs that do not live, or below a log's first,
     /// are given back.
-    pub(crate) fn add_runs(
-        &self,
-        runs: impl IntoIterator<Item = RunDescriptor>,
-    ) -> Vec<RunDescriptor> {
-        let mut inner = self.inner.write();
-        let Inner { logs, live, .. } = &mut *inner;
-        let mut dead = Vec::new();
-        for run in runs {
-            match logs.get_mut(&run.log) {
-                Some(log) if log.bounds.first <= run.last => {
-                    log.bounds.last = log.bounds.last.max(run.last);
-                    log.last_time = log.last_time.max(run.last_time);
-                    push_sparing(&mut log.runs, run);
-                    live.entry(run.segment).or_default().add(&run);
-                }
-                _ => dead.push(run),
-            }
-        }
-        dead
+    pub(crate) fn add_runs(&self, runs: &[RunDescriptor]) -> Vec<RunDescriptor> {
+        self.inner.write().add_runs(runs)
     }
 
     /// A journal whose chunks may come.
@@ -237,12 +240,12 @@ impl Index {
                     if let Some(log) = inner.logs.get_mut(&number) {
                         log.bounds.first = log.bounds.first.max(first);
                         log.bounds.last = log.bounds.last.max(log.bounds.first.previous());
-                        log.drop_dead(&mut dead);
+                        log.drop_dead(number, &mut dead);
                     }
                 }
                 Change::Remove(number) => {
                     if let Some(log) = inner.logs.remove(&number) {
-                        dead.extend(log.runs);
+                        dead.extend(log.runs.iter(number));
                     }
                 }
             }
@@ -299,9 +302,11 @@ impl Index {
         runs: &[RunDescriptor],
     ) -> Vec<RunDescriptor> {
         let mut inner = self.inner.write();
-        for log in logs {
-            if let Some(log) = inner.logs.get_mut(&log) {
-                log.runs.retain(|run| !inputs.contains(&run.segment));
+        for number in logs {
+            if let Some(log) = inner.logs.get_mut(&number) {
+                log.runs.edit(number, |runs| {
+                    runs.retain(|run| !inputs.contains(&run.segment))
+                });
             }
         }
         for input in inputs {
@@ -375,9 +380,8 @@ impl Index {
     ) -> Option<(Bounds, Vec<Piece>)> {
         let inner = self.inner.read();
         let entry = inner.logs.get(&log)?;
-        let run = entry.runs.partition_point(|run| run.last < from);
-        let chunk = entry.chunks.partition_point(|chunk| chunk.last() < from);
-        let pieces = piece_refs(entry, run..entry.runs.len(), chunk..entry.chunks.len())
+        let pieces = entry
+            .pieces(log, |piece| piece.last() < from)
             .take(limit)
             .filter_map(|piece| inner.piece(piece));
         Some((entry.bounds, pieces.collect()))
@@ -386,11 +390,9 @@ impl Index {
     /// The first sequence of the first piece that holds something of `time` or later.
     pub(crate) fn piece_since(&self, log: LogNumber, time: Timestamp) -> Option<Sequence> {
         let inner = self.inner.read();
-        let log = inner.logs.get(&log)?;
-        let run = log.runs.partition_point(|run| run.last_time < time);
-        let chunk = log.chunks.partition_point(|chunk| chunk.last_time < time);
-        let first = log.runs.get(run).map(|run| run.first);
-        first.or_else(|| log.chunks.get(chunk).map(|chunk| chunk.first))
+        let log_of = inner.logs.get(&log)?;
+        let mut pieces = log_of.pieces(log, |piece| piece.last_time() < time);
+        pieces.next().map(|piece| piece.first())
     }
 
     /// Payload bytes in front of `sequence`, counted from the log's first piece.
@@ -403,15 +405,10 @@ impl Index {
         self.weigh(log, |piece, before| before + piece.bytes() >= bytes)
     }
 
-    fn weigh(
-        &self,
-        log: LogNumber,
-        mut is_it: impl FnMut(&PieceRef<'_>, u64) -> bool,
-    ) -> Option<Weighed> {
+    fn weigh(&self, log: LogNumber, mut is_it: impl FnMut(&Place, u64) -> bool) -> Option<Weighed> {
         let inner = self.inner.read();
-        let log = inner.logs.get(&log)?;
         let mut before = 0;
-        for piece in piece_refs(log, 0..log.runs.len(), 0..log.chunks.len()) {
+        for piece in inner.logs.get(&log)?.pieces(log, |_| false) {
             if is_it(&piece, before) {
                 let piece = inner.piece(piece);
                 return Some(Weighed { before, piece });
@@ -438,16 +435,32 @@ impl Index {
     }
 }
 
-enum PieceRef<'a> {
-    Chunk(&'a ChunkEntry),
-    Run(&'a RunDescriptor),
+/// A piece, as a log knows it.
+#[derive(Clone, Copy)]
+enum Place {
+    Chunk(ChunkEntry),
+    Run(RunDescriptor),
 }
 
-impl PieceRef<'_> {
+impl Place {
+    fn first(&self) -> Sequence {
+        match self {
+            Self::Chunk(chunk) => chunk.first,
+            Self::Run(run) => run.first,
+        }
+    }
+
     fn last(&self) -> Sequence {
         match self {
             Self::Chunk(chunk) => chunk.last(),
             Self::Run(run) => run.last,
+        }
+    }
+
+    fn last_time(&self) -> Timestamp {
+        match self {
+            Self::Chunk(chunk) => chunk.last_time,
+            Self::Run(run) => run.last_time,
         }
     }
 
@@ -459,15 +472,6 @@ impl PieceRef<'_> {
     }
 }
 
-fn piece_refs(
-    log: &Log,
-    runs: Range<usize>,
-    chunks: Range<usize>,
-) -> impl Iterator<Item = PieceRef<'_>> {
-    let runs = log.runs[runs].iter().map(PieceRef::Run);
-    runs.chain(log.chunks[chunks].iter().map(PieceRef::Chunk))
-}
-
 impl Inner {
     /// A new segment, with those of its runs that are live still; the others are given back.
     fn add_segment(
@@ -476,15 +480,18 @@ impl Inner {
         runs: &[RunDescriptor],
     ) -> Vec<RunDescriptor> {
         self.segments.extend(file.map(|file| (file.id(), file)));
+        self.add_runs(runs)
+    }
+
+    /// Those that are dead are given back.
+    fn add_runs(&mut self, runs: &[RunDescriptor]) -> Vec<RunDescriptor> {
         let mut dead = Vec::new();
         for run in runs {
             match self.logs.get_mut(&run.log) {
                 Some(log) if log.bounds.first <= run.last => {
-                    let at = log.runs.partition_point(|other| other.first < run.first);
-                    if log.runs.len() == log.runs.capacity() && at < 4 {
-                        log.runs.reserve_exact(1);
-                    }
-                    log.runs.insert(at, *run);
+                    log.bounds.last = log.bounds.last.max(run.last);
+                    log.last_time = log.last_time.max(run.last_time);
+                    log.runs.insert(run);
                     self.live.entry(run.segment).or_default().add(run);
                 }
                 _ => dead.push(*run),
@@ -502,14 +509,14 @@ impl Inner {
     }
 
     /// `None` if its file could not be opened: that is a hole.
-    fn piece(&self, piece: PieceRef<'_>) -> Option<Piece> {
-        Some(match piece {
-            PieceRef::Chunk(chunk) => {
+    fn piece(&self, place: Place) -> Option<Piece> {
+        Some(match place {
+            Place::Chunk(chunk) => {
                 let mut journals = self.journals.iter();
                 let journal = journals.find(|journal| journal.generation == chunk.generation)?;
-                Piece::Chunk(*chunk, journal.file.clone())
+                Piece::Chunk(chunk, journal.file.clone())
             }
-            PieceRef::Run(run) => Piece::Run(*run, self.segments.get(&run.segment)?.clone()),
+            Place::Run(run) => Piece::Run(run, self.segments.get(&run.segment)?.clone()),
         })
     }
 }

@@ -26,6 +26,7 @@ mod merge;
 mod page;
 mod reader;
 mod recovery;
+mod runs;
 mod seal;
 mod segment;
 mod state_log;

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 
 use super::CatalogueError;
 use super::guard::guarded;
+use crate::datalog::store::is_disk_full;
 
 /// Unfinished openings after which the directory is held to be what ends the process (sled may ask for more memory than
 /// there is when it reads a wrong length).
@@ -109,13 +110,27 @@ impl Database {
         }
         // Closed and not opened again, it could not even be read.
         try_room(&self.dir)?;
+        self.reopen()?;
+        Ok(true)
+    }
+
+    /// Gives back the memory of what was read, of which sled's cache counts only some. On a full disk it is kept.
+    pub(super) fn shed(&self) -> Result<(), CatalogueError> {
+        match try_room(&self.dir) {
+            Ok(()) => self.reopen(),
+            Err(error) if is_disk_full(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reopen(&self) -> Result<(), CatalogueError> {
         let mut db = self.db.write();
         if let Some(db) = db.take() {
             close(db)?;
         }
         *db = Some(open(&self.dir, self.cache)?);
         self.refused.store(false, Ordering::Release);
-        Ok(true)
+        Ok(())
     }
 
     /// Notes that it can't be used any more, in this process or the next.

@@ -73,6 +73,7 @@ pub(super) fn open(
         .meta
         .expect("invariant: a catalogue is committed when it is made");
     bring_up(&mut state_log, &catalogue, meta);
+    catalogue.shed().map_err(unopened)?;
 
     for (log, entry) in &state.logs {
         replay.index.add_log(*log, entry);
@@ -90,7 +91,7 @@ pub(super) fn open(
             }
         }
     }
-    let dead = replay.index.add_runs(state.runs);
+    let dead = replay.index.add_runs(&state.runs);
     replay.dead.extend(dead);
     remove_leftovers(store, &found, &state.segments).during(|| "removing old segments".into())?;
     let newest = found.last().map_or(0, |id| id.0);

@@ -43,7 +43,7 @@ pub(super) use format::{encode_run, next_run, put_varint, take, take_varint};
 pub(crate) const BLOCK_SIZE: usize = 64 * 1024;
 
 /// A segment's number, which grows with each segment made and is never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub(crate) struct SegmentId(pub(crate) u64);
 
 impl SegmentId {
