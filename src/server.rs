@@ -9,12 +9,13 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use actix::{Actor, Addr, Arbiter, SyncArbiter, System};
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
@@ -33,7 +34,7 @@ use crate::{
     config::{Config, ConfigError},
     datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
     domain::{Broker, BrokerLimits, Defaults, broker::RestoredState},
-    http,
+    http, memory,
     protocol::{Limits, Timestamp},
 };
 
@@ -197,8 +198,8 @@ impl Parts {
     async fn start(config: Config) -> Result<(Self, SocketAddr, RecoveryReport), StartError> {
         let config = Arc::new(config);
         // The lock on the data directory comes first: of two servers started by mistake, the second touches nothing.
-        let pubsub_address = Arc::new(OnceLock::new());
-        let (log, recovered) = DataLog::open(log_options(&config, Arc::clone(&pubsub_address)))?;
+        let events = Arc::new(LogEvents::default());
+        let (log, recovered) = DataLog::open(log_options(&config, Arc::clone(&events)))?;
         let report = recovered.report.clone();
         let listener = listen(config.listen).map_err(|source| StartError::Listen {
             address: config.listen,
@@ -222,12 +223,12 @@ impl Parts {
             let (config, logger, fetchers) =
                 (Arc::clone(&config), logger.clone(), fetchers.clone());
             PubSubService::start_in_arbiter(&arbiters[1].handle(), move |_| {
-                PubSubService::new(broker(&config, recovered, reader), space, logger, fetchers)
+                let broker = broker(&config, recovered, reader);
+                memory::give_back();
+                PubSubService::new(broker, space, logger, fetchers)
             })
         };
-        if pubsub_address.set(pubsub.clone()).is_err() {
-            unreachable!("invariant: set once");
-        }
+        events.go_to(&pubsub);
         let server = match http::serve(listener, &config, &pubsub, &logger, &fetchers) {
             Ok(server) => server,
             Err(source) => {
@@ -302,22 +303,46 @@ fn end(arbiters: [Arbiter; 2]) {
     }
 }
 
-fn log_options(config: &Config, pubsub: Arc<OnceLock<Addr<PubSubService>>>) -> datalog::Options {
+fn log_options(config: &Config, events: Arc<LogEvents>) -> datalog::Options {
     datalog::Options {
-        events: Arc::new(move |event| {
-            let Some(pubsub) = pubsub.get() else { return };
-            // Rare: at most one for each journal that fills up, and one at the end.
-            match event {
-                Event::SpaceChanged(space) => pubsub.do_send(SpaceChanged(space)),
-                Event::Failed(_) => pubsub.do_send(CommitFailed {
-                    batch: None,
-                    was_written: false,
-                }),
-                // It is logged, and whoever reads there is told.
-                Event::Damage(_) => {}
-            }
-        }),
+        events: Arc::new(move |event| events.tell(event)),
         ..datalog::Options::new(&config.data_dir)
+    }
+}
+
+/// On their way from the data log, which begins to work before there is anybody to tell.
+#[derive(Default)]
+struct LogEvents(Mutex<(Option<Addr<PubSubService>>, Vec<Event>)>);
+
+impl LogEvents {
+    fn tell(&self, event: Event) {
+        let (pubsub, waiting) = &mut *self.0.lock();
+        match pubsub {
+            Some(pubsub) => forward(event, pubsub),
+            None => waiting.push(event),
+        }
+    }
+
+    /// What waits goes first.
+    fn go_to(&self, address: &Addr<PubSubService>) {
+        let (pubsub, waiting) = &mut *self.0.lock();
+        for event in waiting.drain(..) {
+            forward(event, address);
+        }
+        *pubsub = Some(address.clone());
+    }
+}
+
+fn forward(event: Event, pubsub: &Addr<PubSubService>) {
+    // Rare: at most one for each journal that fills up, and one at the end.
+    match event {
+        Event::SpaceChanged(space) => pubsub.do_send(SpaceChanged(space)),
+        Event::Failed(_) => pubsub.do_send(CommitFailed {
+            batch: None,
+            was_written: false,
+        }),
+        // It is logged, and whoever reads there is told.
+        Event::Damage(_) => {}
     }
 }
 
