@@ -64,7 +64,7 @@ pub(super) fn print(meta: &SubscriptionMeta, as_json: bool) -> Result<(), Failur
         out.json(meta)?;
     } else {
         for (label, value) in lines(meta) {
-            out.styled(LABEL, format_args!("{label:13}"))?;
+            out.styled(LABEL, format_args!("{label:14}"))?;
             out.write(value.as_bytes())?;
             out.write(b"\n")?;
         }

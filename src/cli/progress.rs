@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -42,11 +42,11 @@ impl Progress {
         let (len, template) = match extent {
             Extent::Publications(len) => (
                 Some(*len),
-                "{msg} {wide_bar} {human_pos} of {human_len} publications, {eta}",
+                "{msg} {wide_bar} {human_pos} of {human_len} publications, {eta} to go",
             ),
             Extent::Bytes(len) => (
                 Some(*len),
-                "{msg} {wide_bar} {bytes} of {total_bytes}, {eta}",
+                "{msg} {wide_bar} {bytes} of {total_bytes}, {eta} to go",
             ),
             Extent::Unknown => (None, "{msg} {human_pos} publications, {per_sec}"),
         };
@@ -108,6 +108,11 @@ impl Notes {
     pub(super) fn say(&self, sentence: impl Display) {
         self.bar.suspend(|| say(sentence));
     }
+}
+
+/// Whether a person looks at stderr.
+pub(super) fn is_told() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// Says a sentence on stderr.

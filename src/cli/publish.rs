@@ -1,6 +1,6 @@
 //! `infotainer pub`: publishes what it is given, many at once under way, and ends when the server has answered all of them.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, pin::pin};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use clap::Args;
@@ -9,6 +9,8 @@ use infotainer::{
     client::{Client, PublishError},
     protocol::{PublicationId, Submitted, SubscriptionReference},
 };
+
+use tokio::time::timeout;
 
 use super::{
     Failure,
@@ -24,6 +26,9 @@ const UNDER_WAY: usize = 256;
 
 /// Bytes of them after which no more are read.
 const BYTES_UNDER_WAY: usize = 16 << 20;
+
+/// How long answers are waited for when something has failed.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Publishes DATA, or each line of stdin
 #[derive(Args, Debug)]
@@ -185,8 +190,15 @@ impl<'a> Publishing<'a> {
         if let Err(Failure::Unread) = fed {
             return fed;
         }
-        let settled = stop.unless_asked(self.settle_rest()).await;
-        fed.and(settled.unwrap_or_else(|| Err(interrupted())))
+        // The server answers in time, or the client says that it did not; but somebody waits for the end of what has failed.
+        let patience = if fed.is_ok() { Duration::MAX } else { LAST };
+        let settled = stop
+            .unless_asked(timeout(patience, self.settle_rest()))
+            .await;
+        match settled {
+            Some(Ok(settled)) => fed.and(settled),
+            Some(Err(_)) | None => fed.and(Err(interrupted())),
+        }
     }
 
     async fn feed(&mut self, source: &mut Source, stop: &mut Stop) -> Result<(), Failure> {

@@ -29,13 +29,12 @@ const FILES_BESIDES_CONNECTIONS: u64 = 256;
 /// The exit code of a process that ends by a panic, as the standard library's own.
 const FAILED_BY_A_DEFECT: i32 = 101;
 
-const HOW_VALUES_ARE_WRITTEN: &str = "\
-A flag goes before its variable. A variable that is set but empty is a bad value.
-SIZE is a whole number with nothing (bytes), KiB, MiB or GiB; DURATION one with ms, s, m, h or d.";
+const HOW_VALUES_ARE_GIVEN: &str =
+    "A flag goes before its variable. A variable that is set but empty is a bad value.";
 
 /// The settings, each a flag and a variable.
 #[derive(Args, Debug)]
-#[command(after_help = HOW_VALUES_ARE_WRITTEN)]
+#[command(after_help = format!("{HOW_VALUES_ARE_GIVEN}\n{}", values::UNITS))]
 pub(super) struct ServeArgs {
     /// Where to accept connections; port 0 takes a free one
     #[arg(long, env = "INFOTAINER_LISTEN", value_name = "ADDRESS:PORT", value_parser = values::address)]

@@ -16,14 +16,14 @@ use super::{
 /// What stands for the server's default.
 const DEFAULT: &str = "default";
 
-/// Makes a subscription with these settings, and prints what it is like. The same again changes nothing
+/// Makes a subscription, and prints it; the same again changes nothing
 #[derive(Args, Debug)]
 pub(super) struct CreateArgs {
     #[command(flatten)]
     subscription: SettingsArgs,
 }
 
-/// Changes settings of a subscription, and prints what it is like then. What is not given stays
+/// Changes settings, and prints the subscription; what is not given stays
 #[derive(Args, Debug)]
 pub(super) struct UpdateArgs {
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(super) struct UpdateArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "A setting may be `default`: what the server says.")]
+#[command(after_help = format!("A setting may be the word default: what the server says.\n{}", values::UNITS))]
 struct SettingsArgs {
     /// The subscription: a name or a UUID
     #[arg(value_parser = values::subscription)]

@@ -5,7 +5,7 @@ use std::{future::pending, pin::pin, time::Duration};
 use clap::Args;
 use futures_util::FutureExt;
 use infotainer::{
-    client::{Client, Event, Subscription},
+    client::{Client, Event, Status, Subscription},
     protocol::{Sequence, SessionId, SubscriptionReference},
 };
 use tokio::time::{Instant, sleep_until};
@@ -15,7 +15,7 @@ use super::{
     connect::{self, ServerArgs, Stop},
     output::{is_watched, unread},
     print::{PrintArgs, Printer},
-    progress::{Extent, Progress},
+    progress::{Extent, Progress, is_told},
     start::{self, Start},
     values,
 };
@@ -66,8 +66,16 @@ pub(super) fn run(args: SubArgs) -> Result<(), Failure> {
         if !args.ack {
             subscribe = subscribe.acknowledge_by_hand();
         }
+        let subscription = subscribe.await?;
+        if args.print.count().is_none() && args.wait.is_none() && is_told() {
+            progress.notes().say(format_args!(
+                "subscribed to {} behind sequence {}; Ctrl-C ends",
+                args.name,
+                subscription.position()
+            ));
+        }
         let following = Following {
-            subscription: subscribe.await?,
+            subscription,
             printer: args.print.printer(),
             progress,
             acknowledges: args.ack,
@@ -103,7 +111,7 @@ impl Following {
     pub(super) async fn run(mut self, client: Client, stop: &mut Stop) -> Result<(), Failure> {
         let ended = self.print(stop).await;
         let closed = async {
-            let acknowledged = self.acknowledge().await;
+            let acknowledged = self.acknowledge(&client).await;
             client.close().await;
             acknowledged
         };
@@ -159,10 +167,17 @@ impl Following {
     }
 
     /// What was printed last, which no next event has acknowledged.
-    async fn acknowledge(&self) -> Result<(), Failure> {
-        if let Some(printed) = self.printed.filter(|_| self.acknowledges) {
-            self.subscription.acknowledge(printed).await?;
+    async fn acknowledge(&self, client: &Client) -> Result<(), Failure> {
+        let Some(printed) = self.printed.filter(|_| self.acknowledges) else {
+            return Ok(());
+        };
+        // Somebody waits for the end.
+        if !matches!(*client.status().borrow(), Status::Connected(_)) {
+            return Err(Failure::Failed(format!(
+                "publication {printed} could not be acknowledged: there is no connection"
+            )));
         }
+        self.subscription.acknowledge(printed).await?;
         Ok(())
     }
 }

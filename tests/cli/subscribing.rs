@@ -1,12 +1,14 @@
 //! `infotainer sub`.
 
-use std::{fs::File, net::TcpListener, process::Command};
+use std::{fs::File, net::TcpListener, process::Command, time::Instant};
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Running, infotainer, objects, printed, said, sentence, serve, support::Process};
+use crate::{
+    PATIENCE, Running, infotainer, objects, printed, said, sentence, serve, support::Process,
+};
 
 #[test]
 fn a_publication_is_a_line_with_its_sequence_and_time_and_nothing_that_a_terminal_obeys() {
@@ -45,10 +47,11 @@ fn without_a_start_it_prints_what_is_published_from_then_on() {
     let served = serve();
     served.publish("news", "old\n");
     let mut sub = served.start(&["sub", "news", "--raw", "--count", "1"]);
-    // Nothing says that it has begun, so what follows is published until it comes.
-    while sub.child.try_wait().unwrap().is_none() {
-        served.publish("news", "new\n");
+    let deadline = Instant::now() + PATIENCE;
+    while objects(&served.run(&["info", "news", "--json"]))[0]["connected"] != 1 {
+        assert!(Instant::now() < deadline, "it never subscribed");
     }
+    served.publish("news", "new\n");
     assert_eq!(sub.line(), "new");
     assert_eq!(sub.ended(), (Some(0), String::new()));
 }
@@ -227,6 +230,60 @@ fn colour_is_for_terminals_and_never_with_no_color() {
     assert!(!colours(&[]));
     assert!(colours(&[("CLICOLOR_FORCE", "1")]));
     assert!(!colours(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+}
+
+#[test]
+fn a_session_that_another_takes_over_ends_it_with_1() {
+    let served = serve();
+    served.publish("news", "a\n");
+    let session = Uuid::new_v4().to_string();
+    let sub = [
+        "sub",
+        "news",
+        "--session",
+        &session,
+        "--raw",
+        "--from",
+        "first",
+    ];
+    let mut first = served.start(&sub);
+    assert_eq!(first.line(), "a");
+    assert_eq!(
+        served.prints(&[&sub[..], &["--count", "1"]].concat()),
+        "a\n"
+    );
+    let (code, said) = first.ended();
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("closed the connection with code 4502"),
+        "{said}"
+    );
+}
+
+#[test]
+fn without_a_connection_it_can_still_be_stopped_and_says_what_was_not_acknowledged() {
+    let mut server = Process::start(&[]);
+    let url = format!("ws://{}/ws", server.address());
+    let published = infotainer(&["pub", "news", "a", "-q"], &[("INFOTAINER_URL", &url)]);
+    assert_eq!(said(&published), "");
+    let session = Uuid::new_v4().to_string();
+    let sub = [
+        "sub",
+        "news",
+        "--from",
+        "first",
+        "--session",
+        &session,
+        "--ack",
+        "--raw",
+    ];
+    let mut sub = Running::start(&url, &sub);
+    assert_eq!(sub.line(), "a");
+    server.kill();
+    assert!(sub.note().ends_with("; connecting again"));
+    sub.signal("-INT");
+    let sentence = "infotainer: publication 1 could not be acknowledged: there is no connection\n";
+    assert_eq!(sub.ended(), (Some(1), sentence.to_owned()));
 }
 
 #[test]

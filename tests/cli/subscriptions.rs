@@ -28,12 +28,12 @@ fn info_tells_everything_about_one() {
     served.publish("news", "a\nbc\n");
     let lines = served.prints(&["info", "news"]);
     for line in [
-        "name         news",
-        "kind         Broadcast",
-        "durability   Synced",
-        "retention    everything is kept",
-        "publications 2, sequences 1 to 2, 3 B",
-        "subscribers  0, 0 of them connected",
+        "name          news",
+        "kind          Broadcast",
+        "durability    Synced",
+        "retention     everything is kept",
+        "publications  2, sequences 1 to 2, 3 B",
+        "subscribers   0, 0 of them connected",
     ] {
         assert!(
             lines.lines().any(|printed| printed == line),
