@@ -60,7 +60,7 @@ pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accep
     if request.version() < Version::HTTP_11 {
         return Err(Refusal::Malformed("the handshake needs HTTP/1.1"));
     }
-    if !has_token(headers, &header::CONNECTION, "upgrade") {
+    if !elements(headers, &header::CONNECTION).any(|one| one.eq_ignore_ascii_case("upgrade")) {
         return Err(Refusal::Malformed("the Connection header lacks upgrade"));
     }
     if text(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
@@ -72,7 +72,8 @@ pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accep
             "Sec-WebSocket-Key is not 16 bytes in base64",
         ))?;
     let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    if offers && !has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+    // To the letter: a browser takes the answer for its offer only then.
+    if offers && !elements(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|one| one == SUBPROTOCOL) {
         return Err(Refusal::Subprotocol);
     }
     if let Some(origin) = headers.get(header::ORIGIN) {
@@ -106,13 +107,13 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     Some(headers.get(name)?.to_str().ok()?.trim())
 }
 
-/// Whether the comma lists of all headers `name` have `token`.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// What the comma lists of all headers `name` have.
+fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|one| one.trim().eq_ignore_ascii_case(token))
+        .map(str::trim)
 }
 
 /// Whether `key` is 16 bytes in base64 (22 characters and two for padding).
@@ -271,7 +272,7 @@ mod tests {
         let head = offered("other, infotainer.v1.cbor").unwrap().head;
         let head = String::from_utf8(head).unwrap();
         assert!(head.contains("\r\nsec-websocket-protocol: infotainer.v1.cbor\r\n"));
-        for others in ["other", "infotainer.v1.json", ""] {
+        for others in ["other", "infotainer.v1.json", "Infotainer.v1.CBOR", ""] {
             assert_eq!(offered(others).unwrap_err(), Refusal::Subprotocol);
         }
     }

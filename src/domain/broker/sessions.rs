@@ -43,7 +43,8 @@ impl Broker {
         self.durable_sessions += usize::from(is_new && durable);
         let old = session.connection.replace(connection);
         self.away.remove(&(session.away_since, id));
-        session.resumed = !is_new;
+        // One that holds nothing is only still there because its end has not been told yet.
+        session.resumed = !is_new && !session.held.is_empty();
         match old {
             Some(old) => {
                 session.takeovers += 1;

@@ -657,6 +657,23 @@ fn durable_sessions_are_forgotten_when_they_expire_or_end_without_subscriptions(
 }
 
 #[test]
+fn a_session_that_holds_nothing_is_not_resumed_even_if_its_end_is_not_told_yet() {
+    let session = SessionId::random();
+    let mut bench = Bench::new();
+    bench.connect(connection(3), session);
+    let identity = Identity::Durable(session);
+    let fenced = bench.broker.connect(connection(4), identity, bench.now);
+    assert_eq!(fenced, Some(connection(3)));
+    bench.broker.taken_over(connection(3), &[]);
+    let released = bench.commit();
+    let welcomed = released.iter().find_map(|effect| match effect {
+        Effect::Welcome(welcome) => Some(welcome.welcome.resumed),
+        _ => None,
+    });
+    assert_eq!(welcomed, Some(false));
+}
+
+#[test]
 fn a_deleted_subscription_is_gone_from_sessions_even_if_it_is_made_again() {
     let session = SessionId::random();
     let mut bench = Bench::new();
