@@ -25,7 +25,8 @@ pub(super) struct LogArgs {
     #[arg(value_parser = values::subscription)]
     name: SubscriptionReference,
 
-    /// Begin with the oldest kept (first), with a sequence, with the last N (-N), or with what was published so long ago (30m)
+    /// Begin with the oldest kept (first), with a sequence, with the last N (-N), with what was published so long ago (30m), or
+    /// since a time (2026-01-31T12:00:00Z)
     #[arg(long, value_name = "START", value_parser = start::parse, allow_hyphen_values = true)]
     #[arg(default_value = "first")]
     from: Start,

@@ -26,9 +26,11 @@ pub(super) enum Start {
     Last(u64),
     /// With what was published so long ago.
     Ago(Duration),
+    /// With what was published at this time or later.
+    Since(Timestamp),
 }
 
-/// `first`, `new`, a sequence, a negative number, or a duration.
+/// `first`, `new`, a sequence, a negative number, a duration, or a time as it is printed.
 pub(super) fn parse(text: &str) -> Result<Start, String> {
     let last = text.strip_prefix('-');
     let start = match text {
@@ -37,11 +39,15 @@ pub(super) fn parse(text: &str) -> Result<Start, String> {
         _ => match (last, values::positive(last.unwrap_or(text))) {
             (Some(_), Ok(count)) => Some(Start::Last(count)),
             (None, Ok(sequence)) => Some(Start::At(Sequence(sequence))),
-            _ => values::duration(text).ok().map(Start::Ago),
+            _ => {
+                let ago = values::duration(text).ok().map(Start::Ago);
+                ago.or_else(|| values::time(text).ok().map(Start::Since))
+            }
         },
     };
     start.ok_or_else(|| {
-        "first, new, a sequence, -N for the last N, or how long ago, such as 30m".into()
+        "first, new, a sequence, -N for the last N, how long ago (30m), or a time (2026-01-31T12:00:00Z)"
+            .into()
     })
 }
 
@@ -57,6 +63,7 @@ impl Start {
             Self::At(sequence) => SubscribeFrom::After(sequence.previous()),
             Self::Last(count) => SubscribeFrom::Last(count),
             Self::Ago(ago) => SubscribeFrom::Since(before(client.ping().await?, ago)),
+            Self::Since(time) => SubscribeFrom::Since(time),
         })
     }
 
@@ -77,6 +84,7 @@ impl Start {
                 let time = before(client.ping().await?, ago);
                 in_front_of(client, subscription, meta, time).await?
             }
+            Self::Since(time) => in_front_of(client, subscription, meta, time).await?,
         })
     }
 }
@@ -120,13 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_is_a_word_a_number_or_a_duration() {
+    fn start_is_a_word_a_number_a_duration_or_a_time() {
         for (text, start) in [
             ("first", Start::First),
             ("new", Start::New),
             ("1", Start::At(Sequence(1))),
             ("-10", Start::Last(10)),
             ("30m", Start::Ago(Duration::from_secs(1800))),
+            ("1970-01-01T00:00:01.5Z", Start::Since(Timestamp(1500))),
         ] {
             assert_eq!(parse(text), Ok(start), "{text}");
         }

@@ -30,8 +30,8 @@ pub(super) struct SubArgs {
     #[arg(value_parser = values::subscription)]
     name: SubscriptionReference,
 
-    /// Begin with the oldest kept (first), with what is published from now on (new), with a sequence, with the last N (-N), or
-    /// with what was published so long ago (30m) [default: where the session left off, or new]
+    /// Begin with the oldest kept (first), with what is published from now on (new), with a sequence, with the last N (-N), with
+    /// what was published so long ago (30m), or since a time (2026-01-31T12:00:00Z) [default: where the session left off, or new]
     #[arg(long, value_name = "START", value_parser = start::parse, allow_hyphen_values = true)]
     from: Option<Start>,
 

@@ -3,13 +3,16 @@
 //! Each reader answers what does not fit with what it wants, worded to follow "must be". Ranges are judged by
 //! [`Config`](infotainer::config::Config), not here.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use bytesize::ByteSize;
 use infotainer::{
     client::Client,
     config::AllowedOrigins,
-    protocol::{Durability, PublicationId, SessionId, SubscriptionReference},
+    protocol::{Durability, PublicationId, SessionId, SubscriptionReference, Timestamp},
 };
 use uuid::Uuid;
 
@@ -73,6 +76,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         _ => None,
     };
     duration.ok_or_else(|| "a duration: a whole number with ms, s, m, h or d, such as 30s".into())
+}
+
+/// A time in UTC, as it is printed.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    let since_1970 = humantime::parse_rfc3339(text)
+        .ok()
+        .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let millis = since_1970.and_then(|since| since.as_millis().try_into().ok());
+    millis
+        .map(Timestamp)
+        .ok_or_else(|| "a time in UTC, such as 2026-01-31T12:00:00Z".into())
 }
 
 pub(super) fn durability(text: &str) -> Result<Durability, String> {

@@ -24,6 +24,35 @@ fn a_range_is_printed_and_it_ends() {
 }
 
 #[test]
+fn a_time_as_it_is_printed_finds_what_was_published_then_and_later() {
+    let served = serve();
+    for line in ["a\n", "b\n", "c\n", "d\n", "e\n"] {
+        served.publish("news", line);
+    }
+    let lines = served.prints(&["log", "news"]);
+    let times: Vec<_> = lines
+        .lines()
+        .map(|line| line.split(' ').nth(1).unwrap())
+        .collect();
+    for time in &times {
+        let expected: String = lines
+            .lines()
+            .zip(&times)
+            .filter(|(_, of_line)| *of_line >= time)
+            .map(|(line, _)| format!("{line}\n"))
+            .collect();
+        assert_eq!(served.prints(&["log", "news", "--from", time]), expected);
+        let count = expected.lines().count().to_string();
+        let sub = ["sub", "news", "--from", time, "--count", &count];
+        assert_eq!(served.prints(&sub), expected);
+    }
+    assert_eq!(
+        served.prints(&["log", "news", "--from", "2999-01-01T00:00:00Z"]),
+        ""
+    );
+}
+
+#[test]
 fn fewer_than_count_end_with_3() {
     let served = serve();
     served.publish("news", "a\n");

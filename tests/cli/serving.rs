@@ -210,8 +210,11 @@ fn a_limit_of_open_files_that_is_too_low_ends_the_start_with_1_and_says_so() {
 
 #[test]
 fn an_unknown_variable_is_warned_of_and_the_nearest_name_told() {
-    let output =
-        infotainer_with_few_files(&[("INFOTAINER_WROKERS", "1"), ("INFOTAINER_COLOUR", "blue")]);
+    let output = infotainer_with_few_files(&[
+        ("INFOTAINER_WROKERS", "1"),
+        ("INFOTAINER_COLOUR", "blue"),
+        ("INFOTAINER_URL", "ws://127.0.0.1:1"),
+    ]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
         said.contains(
@@ -223,6 +226,7 @@ fn an_unknown_variable_is_warned_of_and_the_nearest_name_told() {
         said.contains("INFOTAINER_COLOUR is no setting of infotainer\n"),
         "{said}"
     );
+    assert!(!said.contains("INFOTAINER_URL"), "{said}");
 }
 
 #[test]
