@@ -347,6 +347,17 @@ impl Backlog {
         }
     }
 
+    /// Waits until the background thread has nothing to do, or found the disk full and waits itself.
+    #[cfg(test)]
+    pub(crate) fn wait_until_still(&self) {
+        let mut state = self.state.lock();
+        while state.failed.is_none()
+            && (!state.idle || state.full.is_none() && (state.merging || state.wants_something()))
+        {
+            self.changed.wait(&mut state);
+        }
+    }
+
     /// Waits until the background thread has nothing to do.
     #[cfg(test)]
     pub(crate) fn wait_until_idle(&self) {

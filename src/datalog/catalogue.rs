@@ -5,7 +5,7 @@
 //! from state log, segment footers and journals, and that is what its owner does when it is damaged. Does not own that
 //! decision, nor the files that it points to.
 //!
-//! One tree holds everything, so that one sled batch is one change. The first byte of a key is its kind:
+//! One tree holds everything, so that one sled batch changes an entry and the account together. The first byte of a key is its kind:
 //!
 //! ```text
 //! r segment number     descriptors of some of its runs    s segment  generations, level, length of the file
@@ -15,21 +15,22 @@
 //! ```
 //!
 //! Invariants:
-//! * A run counts only if its segment is listed, and is never changed: whether it is dead, its log says. A commit puts the runs and ids of a new segment first, then, in one sled
-//!   batch, everything else: the segment instead of those that it replaces, logs, state, `m`. What a commit that did not
-//!   end left behind counts for nothing, and goes with the next one.
+//! * What was committed survives a power cut. A failure of process or power before the end of a commit may leave some of it:
+//!   with the journals behind `m` replayed over it, that is the state before or after it (`commit.rs` says why).
+//! * A run counts only if its segment is listed, and is never changed: whether it is dead, its log says.
 //! * sled's own checksums cover what it writes, not what it forgets: `a` and `j` tell when an entry was lost.
 //! * A panic inside sled never gets out of here; after one, nothing more is asked of sled, and the next start makes the
 //!   catalogue again.
 
 mod batch;
+mod commit;
 mod database;
 mod entry;
 mod guard;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,9 +45,6 @@ use super::{LogNumber, Record};
 use crate::protocol::{PublicationId, Sequence};
 use database::Database;
 use entry::{ACCOUNT, Account, ID, IDS_ACCOUNT, LOG, META, REMOVED, RUN, SEGMENT, STATE};
-
-/// Entries of one sled batch, where a commit may be spread over several: a batch keeps every reader out while it is applied.
-const SLICE: usize = 512;
 
 /// Why the catalogue does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +107,9 @@ pub(crate) type StateEntry = (Box<[u8]>, Box<[u8]>);
 pub(crate) struct Catalogue {
     database: Database,
     accounts: Mutex<Accounts>,
+    /// Steps after which the disk is full.
+    #[cfg(test)]
+    steps_left: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -128,6 +129,8 @@ impl Catalogue {
         let catalogue = Self {
             database: Database::open(dir, cache)?,
             accounts: Mutex::default(),
+            #[cfg(test)]
+            steps_left: u64::MAX.into(),
         };
         catalogue.read_accounts(&mut catalogue.accounts.lock())?;
         Ok(catalogue)
@@ -241,92 +244,6 @@ impl Catalogue {
         self.database.shed()
     }
 
-    /// Makes a change lasting: when this returns, it survives a power cut, and before, a failure of process or power leaves
-    /// the state before or after it.
-    ///
-    /// # Errors
-    /// If sled or the disk fails. Whether the change survives is not known then; after [`CatalogueError::Io`], the same
-    /// change can be committed again.
-    pub(crate) fn commit(&self, batch: CatalogueBatch) -> Result<(), CatalogueError> {
-        let mut accounts = self.accounts.lock();
-        if self.database.reopen_if_refused()? {
-            self.read_accounts(&mut accounts)?;
-        }
-        let Accounts {
-            entries,
-            ids,
-            strays,
-        } = &mut *accounts;
-        // Also what an earlier try left of a segment that now has other runs.
-        strays.extend(&batch.new_segments);
-        for segment in strays.iter() {
-            self.remove_runs(*segment, entries)?;
-        }
-        strays.clear();
-        for slice in batch.new_runs.chunks(SLICE) {
-            self.apply(ACCOUNT, entries, slice)?;
-        }
-        // In key order they share sled's pages; those with one key keep theirs.
-        let mut changed_ids = batch.ids;
-        changed_ids.sort_by(|(one, _), (other, _)| one.cmp(other));
-        for slice in changed_ids.chunks(SLICE) {
-            self.apply(IDS_ACCOUNT, ids, slice)?;
-        }
-        let mut last: Vec<Change> = batch.last.into_iter().collect();
-        self.change_logs(batch.logs, &mut last)?;
-        self.apply(ACCOUNT, entries, &last)?;
-        self.database.sync()?;
-        for segment in batch.old_segments {
-            self.remove_runs(segment, entries)?;
-        }
-        Ok(())
-    }
-
-    /// Adds what becomes of the entries that the logs are in to `changes`.
-    fn change_logs(
-        &self,
-        logs: BTreeMap<LogNumber, Option<LogEntry>>,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), CatalogueError> {
-        let mut logs = logs.into_iter().peekable();
-        while let Some((first, _)) = logs.peek() {
-            let key = entry::logs_key(*first);
-            let mut entries = match self.database.ask(|db| db.get(&key))? {
-                None => entry::Logs::new(),
-                Some(value) => entry::decode_logs(&key, &value).ok_or_else(|| {
-                    self.database
-                        .damage("an entry of logs can't be read".into())
-                })?,
-            };
-            while let Some((log, new)) = logs.next_if(|(log, _)| entry::logs_key(*log) == key) {
-                match new {
-                    Some(new) => drop(entries.insert(log, new)),
-                    None => drop(entries.remove(&log)),
-                }
-            }
-            let value = entry::encode_logs(&entries).map_or(New::None, New::Value);
-            changes.push((key, value));
-        }
-        Ok(())
-    }
-
-    /// Removes the runs of a segment that is not listed.
-    fn remove_runs(&self, segment: SegmentId, account: &mut Account) -> Result<(), CatalogueError> {
-        let prefix = entry::runs_of(segment);
-        let keys = self.database.ask(|db| {
-            db.scan_prefix(&prefix)
-                .keys()
-                .collect::<sled::Result<Vec<_>>>()
-        })?;
-        let removals: Vec<Change> = keys
-            .iter()
-            .map(|key| (key.as_ref().into(), New::None))
-            .collect();
-        removals
-            .chunks(SLICE)
-            .try_for_each(|slice| self.apply(ACCOUNT, account, slice))
-    }
-
     /// Where the log has the client-supplied `id`, as far as it is sealed; it may be below the log's first.
     ///
     /// # Errors
@@ -343,45 +260,6 @@ impl Catalogue {
         entry::decode_sequence(&value)
             .map(Some)
             .ok_or_else(|| self.database.damage("an id without a sequence".into()))
-    }
-
-    /// Removes up to `limit` ids of removed logs; whether any are left. Not synced: what is undone by a failure is done
-    /// again.
-    ///
-    /// # Errors
-    /// If sled fails.
-    pub(crate) fn tidy(&self, limit: usize) -> Result<bool, CatalogueError> {
-        let Some(removed) = self
-            .database
-            .ask(|db| db.scan_prefix([REMOVED]).keys().next().transpose())?
-        else {
-            return Ok(false);
-        };
-        let prefix = entry::ids_of(&removed[1..]);
-        let keys = self.database.ask(|db| {
-            db.scan_prefix(&prefix)
-                .keys()
-                .take(limit)
-                .collect::<sled::Result<Vec<_>>>()
-        })?;
-        let mut accounts = self.accounts.lock();
-        let removals: Vec<_> = keys
-            .iter()
-            .map(|key| (key.as_ref().into(), New::None))
-            .collect();
-        for slice in removals.chunks(SLICE) {
-            self.apply(IDS_ACCOUNT, &mut accounts.ids, slice)?;
-        }
-        if keys.len() < limit {
-            self.apply(
-                ACCOUNT,
-                &mut accounts.entries,
-                &[(removed.as_ref().into(), New::None)],
-            )?;
-        }
-        drop(accounts);
-        self.database
-            .ask(|db| Ok(db.scan_prefix([REMOVED]).next().is_some()))
     }
 
     /// Tells logs and state map as records that make them anew, for the state log to be rewritten with.
@@ -416,8 +294,9 @@ impl Catalogue {
                     }),
             )
         })?;
-        // The newest number that was ever used must be known, or it would be used again.
-        if next_log > 0 && newest != Some(next_log - 1) {
+        // The newest number that was ever used must be known, or it would be used again. A commit that did not end may have
+        // left a newer one, and that below it lives.
+        if next_log > 0 && newest.is_none_or(|newest| newest < next_log - 1) {
             let log = LogNumber(next_log - 1);
             let _ = pass(Record::CreateLog(log)) && pass(Record::RemoveLog(log));
         }
@@ -428,56 +307,6 @@ impl Catalogue {
             }))
         })?;
         failed.map_or(Ok(()), Err)
-    }
-
-    fn apply(
-        &self,
-        name: u8,
-        account: &mut Account,
-        changes: &[Change],
-    ) -> Result<(), CatalogueError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let (mut next, mut batch) = (*account, sled::Batch::default());
-        // What the keys changed already have by now: one key may change more than once.
-        let mut changed = HashMap::<&[u8], Option<&[u8]>>::with_capacity(changes.len());
-        self.database.ask(|db| {
-            for (key, change) in changes {
-                let stored;
-                let old = match changed.get(&key[..]) {
-                    Some(old) => *old,
-                    None => {
-                        stored = db.get(key)?;
-                        stored.as_deref()
-                    }
-                };
-                let new = match change {
-                    New::Value(value) => Some(&value[..]),
-                    New::None => None,
-                    New::NoneInsteadOf(value) if old == Some(&value[..]) => None,
-                    New::NoneInsteadOf(_) => continue,
-                };
-                if old == new {
-                    continue;
-                }
-                if let Some(old) = old {
-                    next.remove(key, old);
-                }
-                match new {
-                    Some(new) => {
-                        next.add(key, new);
-                        batch.insert(key.as_ref(), new);
-                    }
-                    None => batch.remove(key.as_ref()),
-                }
-                changed.insert(key, new);
-            }
-            batch.insert(&[name], &next.encode());
-            db.apply_batch(batch)
-        })?;
-        *account = next;
-        Ok(())
     }
 
     fn read_accounts(&self, accounts: &mut Accounts) -> Result<(), CatalogueError> {
@@ -519,18 +348,6 @@ impl Catalogue {
         }
         Ok(())
     }
-}
-
-/// A key and what becomes of it.
-type Change = (Box<[u8]>, New);
-
-/// What a key will have.
-#[derive(Clone, Debug)]
-enum New {
-    Value(Box<[u8]>),
-    None,
-    /// Unless it has another value.
-    NoneInsteadOf(Box<[u8]>),
 }
 
 fn overlap(one: &RunDescriptor, other: &RunDescriptor) -> bool {

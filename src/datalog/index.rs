@@ -4,8 +4,8 @@
 //! snapshot of the pieces it needs, which keeps their files open, and reads without the lock.
 //!
 //! A log's pieces are its runs (in segments) and behind them its chunks (in journals), in sequence order; what lies between
-//! two pieces, and is not below the log's first, is damaged. A journal that is sealed changes its chunks into one run, at
-//! one moment.
+//! two pieces, and is not below the log's first, is damaged. When a journal is sealed, a log's chunks in it change into one run
+//! at one moment, which is not the same for all logs.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -100,6 +100,14 @@ impl Log {
         let chunks = self.chunks[chunk..].iter().copied().map(Place::Chunk);
         let runs = self.runs.iter(number).map(Place::Run);
         runs.skip_while(move |run| is_before(run)).chain(chunks)
+    }
+
+    /// Whether a chunk is new: neither a piece nor below the log's first. Where a commit of the catalogue did not end, a log
+    /// may know of a last that is in a journal still to be replayed.
+    fn lacks(&self, number: LogNumber, chunk: &ChunkEntry) -> bool {
+        let is_behind = |piece: &Place| piece.last() < chunk.first;
+        self.bounds.last < chunk.first
+            || self.bounds.first <= chunk.last() && self.pieces(number, is_behind).next().is_none()
     }
 
     /// Drops the chunks that are sealed.
@@ -214,7 +222,7 @@ impl Index {
 
     /// Makes what a batch changes visible, all at once, and gives back the runs that are dead now.
     ///
-    /// A chunk of an unknown log makes it (its beginning was damaged); a chunk at or below a log's last is passed over.
+    /// A chunk of an unknown log makes it (its beginning was damaged); a chunk at or below a log's last piece is passed over.
     pub(crate) fn apply(
         &self,
         generation: u64,
@@ -230,9 +238,9 @@ impl Index {
                 }
                 Change::Append(number, chunk) => {
                     let log = inner.logs.entry(number).or_insert_with(Log::empty);
-                    if chunk.first > log.bounds.last {
-                        log.bounds.last = chunk.last();
-                        log.last_time = chunk.last_time;
+                    if log.lacks(number, &chunk) {
+                        log.bounds.last = log.bounds.last.max(chunk.last());
+                        log.last_time = log.last_time.max(chunk.last_time);
                         push_sparing(&mut log.chunks, chunk);
                     }
                 }
@@ -267,7 +275,8 @@ impl Index {
     /// Replaces what a journal holds by the runs that it was sealed into. Gives back its file, and the runs that died
     /// meanwhile.
     ///
-    /// Every log with a chunk in the journal has a run, unless the journal was damaged.
+    /// Every log with a chunk in the journal has a run, unless the journal was damaged. Each log changes at one moment, and
+    /// only some at the same: nobody waits until all have.
     pub(crate) fn seal(
         &self,
         generation: u64,
@@ -275,25 +284,33 @@ impl Index {
         runs: &[RunDescriptor],
         was_damaged: bool,
     ) -> (Option<Arc<JournalFile>>, Vec<RunDescriptor>) {
+        self.add_segments(segment);
+        let mut dead = Vec::new();
+        for runs in portions(runs) {
+            let mut inner = self.inner.write();
+            for run in runs {
+                if let Some(log) = inner.logs.get_mut(&run.log) {
+                    log.drop_chunks(generation);
+                }
+            }
+            dead.extend(inner.add_runs(runs));
+        }
         let mut inner = self.inner.write();
         if was_damaged {
             for log in inner.logs.values_mut() {
                 log.drop_chunks(generation);
             }
         }
-        for run in runs {
-            if let Some(log) = inner.logs.get_mut(&run.log) {
-                log.drop_chunks(generation);
-            }
-        }
-        let dead = inner.add_segment(segment, runs);
         let mut journals = inner.journals.iter();
         let at = journals.position(|journal| journal.generation == generation);
-        (at.map(|at| inner.journals.remove(at).file), dead)
+        let sealed = at.map(|at| inner.journals.remove(at));
+        // Its ids may be many, and take their time to go.
+        drop(inner);
+        (sealed.map(|journal| journal.file), dead)
     }
 
     /// Replaces the runs of some segments, which `logs` have, by those of one that was made of them. Gives back the runs that
-    /// died meanwhile.
+    /// died meanwhile. Each log changes at one moment, as in [`seal`](Self::seal).
     pub(crate) fn merge(
         &self,
         inputs: &[SegmentId],
@@ -301,19 +318,37 @@ impl Index {
         output: Option<Arc<SegmentFile>>,
         runs: &[RunDescriptor],
     ) -> Vec<RunDescriptor> {
-        let mut inner = self.inner.write();
-        for number in logs {
-            if let Some(log) = inner.logs.get_mut(&number) {
-                log.runs.edit(number, |runs| {
-                    runs.retain(|run| !inputs.contains(&run.segment))
-                });
+        self.add_segments(output);
+        let mut logs: Vec<_> = logs.into_iter().collect();
+        logs.sort_unstable();
+        logs.dedup();
+        let (mut dead, mut left) = (Vec::new(), runs);
+        for logs in logs.chunks(PORTION) {
+            let mut inner = self.inner.write();
+            for number in logs {
+                if let Some(log) = inner.logs.get_mut(number) {
+                    log.runs.edit(*number, |runs| {
+                        runs.retain(|run| !inputs.contains(&run.segment))
+                    });
+                }
             }
+            let of_these = left.partition_point(|run| Some(&run.log) <= logs.last());
+            let (runs, behind) = left.split_at(of_these);
+            dead.extend(inner.add_runs(runs));
+            left = behind;
         }
+        let mut inner = self.inner.write();
+        dead.extend(inner.add_runs(left));
         for input in inputs {
             inner.segments.remove(input);
             inner.live.remove(input);
         }
-        inner.add_segment(output, runs)
+        dead
+    }
+
+    fn add_segments(&self, files: impl IntoIterator<Item = Arc<SegmentFile>>) {
+        let files = files.into_iter().map(|file| (file.id(), file));
+        self.inner.write().segments.extend(files);
     }
 
     /// Forgets a segment, none of whose runs is live.
@@ -435,6 +470,19 @@ impl Index {
     }
 }
 
+/// Logs that change under one lock, which takes below a millisecond: whoever publishes or reads waits for it.
+const PORTION: usize = 512;
+
+/// Portions of runs that are sorted by log; those of one log stay together.
+fn portions(mut runs: &[RunDescriptor]) -> impl Iterator<Item = &[RunDescriptor]> {
+    std::iter::from_fn(move || {
+        let last = runs.get(PORTION.min(runs.len()).checked_sub(1)?)?.log;
+        let (portion, rest) = runs.split_at(runs.partition_point(|run| run.log <= last));
+        runs = rest;
+        Some(portion)
+    })
+}
+
 /// A piece, as a log knows it.
 #[derive(Clone, Copy)]
 enum Place {
@@ -473,16 +521,6 @@ impl Place {
 }
 
 impl Inner {
-    /// A new segment, with those of its runs that are live still; the others are given back.
-    fn add_segment(
-        &mut self,
-        file: Option<Arc<SegmentFile>>,
-        runs: &[RunDescriptor],
-    ) -> Vec<RunDescriptor> {
-        self.segments.extend(file.map(|file| (file.id(), file)));
-        self.add_runs(runs)
-    }
-
     /// Those that are dead are given back.
     fn add_runs(&mut self, runs: &[RunDescriptor]) -> Vec<RunDescriptor> {
         let mut dead = Vec::new();

@@ -293,6 +293,11 @@ impl DataLog {
         self.index.journal_files()
     }
 
+    /// Lets the catalogue do so many steps of what comes, and no more.
+    pub(super) fn allow_steps(&self, steps: u64) {
+        self.source.allow_steps(steps);
+    }
+
     pub(super) fn backlog(&self) -> &Backlog {
         &self.backlog
     }

@@ -95,6 +95,13 @@ impl Source {
         self.catalogue.write().take();
     }
 
+    #[cfg(test)]
+    pub(crate) fn allow_steps(&self, steps: u64) {
+        if let Some(catalogue) = &*self.catalogue.read() {
+            catalogue.allow_steps(steps);
+        }
+    }
+
     /// Where the catalogue has an id that a client supplied; it may be below what the log keeps.
     pub(crate) fn sealed_id(
         &self,

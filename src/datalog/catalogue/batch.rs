@@ -1,28 +1,31 @@
-//! What changes in the catalogue at once.
+//! What one commit changes in the catalogue.
 
 use std::collections::BTreeMap;
 
-use super::{Change, LogEntry, Meta, New, SegmentEntry, entry};
+use super::commit::{Change, New};
+use super::{LogEntry, Meta, SegmentEntry, entry};
 use crate::datalog::LogNumber;
 use crate::datalog::segment::{RunDescriptor, SegmentId};
 use crate::protocol::{PublicationId, Sequence};
 
-/// A change of the catalogue.
+/// A change of the catalogue. What is large is not copied: its changes of the state map are borrowed.
 #[derive(Clone, Debug)]
-pub(crate) struct CatalogueBatch {
+pub(crate) struct CatalogueBatch<'a> {
     pub(super) new_segments: Vec<SegmentId>,
     /// Count for nothing until their segment is listed.
     pub(super) new_runs: Vec<Change>,
     pub(super) old_segments: Vec<SegmentId>,
     /// Each stands for itself.
     pub(super) ids: Vec<Change>,
-    /// Go with `last`, in entries of many.
+    /// In entries of many.
     pub(super) logs: BTreeMap<LogNumber, Option<LogEntry>>,
-    /// At once: what makes the others count. Of several changes of one key, the last remains.
+    /// Of several changes of one key, the last remains.
+    pub(super) state: BTreeMap<&'a [u8], Option<&'a [u8]>>,
+    /// At once, and last: what makes the others count.
     pub(super) last: BTreeMap<Box<[u8]>, New>,
 }
 
-impl CatalogueBatch {
+impl<'a> CatalogueBatch<'a> {
     /// A change after which the catalogue says `meta`.
     pub(crate) fn new(meta: &Meta) -> Self {
         let last = BTreeMap::from([([entry::META].into(), New::Value(meta.encode()))]);
@@ -32,20 +35,22 @@ impl CatalogueBatch {
             old_segments: Vec::new(),
             ids: Vec::new(),
             logs: BTreeMap::new(),
+            state: BTreeMap::new(),
             last,
         }
     }
 
     /// Whether it changes nothing but what the catalogue says about the store.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.logs.is_empty() && self.last.len() == 1
+        let others = [self.ids.len(), self.logs.len(), self.state.len()];
+        others == [0; 3] && self.last.len() == 1
     }
 
     /// The segment is there, with these runs.
-    pub(crate) fn put_segment<'a>(
+    pub(crate) fn put_segment<'r>(
         &mut self,
         segment: &SegmentEntry,
-        runs: impl IntoIterator<Item = &'a RunDescriptor>,
+        runs: impl IntoIterator<Item = &'r RunDescriptor>,
     ) {
         let id = segment.header.id;
         self.last
@@ -70,8 +75,6 @@ impl CatalogueBatch {
     /// A log is gone. Its ids go by and by ([`tidy`](super::Catalogue::tidy)); its runs count for nothing.
     pub(crate) fn remove_log(&mut self, log: LogNumber) {
         self.logs.insert(log, None);
-        self.last
-            .insert(entry::removed_key(log), New::Value([].into()));
     }
 
     /// A client-supplied id is in the log.
@@ -92,13 +95,12 @@ impl CatalogueBatch {
     }
 
     /// An entry of the state map is set.
-    pub(crate) fn put_state(&mut self, key: &[u8], value: &[u8]) {
-        self.last
-            .insert(entry::state_key(key), New::Value(value.into()));
+    pub(crate) fn put_state(&mut self, key: &'a [u8], value: &'a [u8]) {
+        self.state.insert(key, Some(value));
     }
 
     /// An entry of the state map is gone.
-    pub(crate) fn remove_state(&mut self, key: &[u8]) {
-        self.last.insert(entry::state_key(key), New::None);
+    pub(crate) fn remove_state(&mut self, key: &'a [u8]) {
+        self.state.insert(key, None);
     }
 }

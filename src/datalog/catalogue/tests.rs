@@ -1,5 +1,6 @@
 use std::fs;
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -60,16 +61,37 @@ fn id(n: u64) -> PublicationId {
     PublicationId(Uuid::from_u128(u128::from(n) << 64))
 }
 
+impl Catalogue {
+    /// Lets so many steps be done, and refuses what comes behind.
+    pub(crate) fn allow_steps(&self, steps: u64) {
+        self.steps_left.store(steps, Ordering::SeqCst);
+    }
+
+    pub(super) fn take_step(&self) -> Result<(), CatalogueError> {
+        let take = |left: u64| left.checked_sub(1);
+        let taken = self
+            .steps_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        match taken {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::from(io::ErrorKind::StorageFull).into()),
+        }
+    }
+}
+
 /// A catalogue of one segment, closed.
 fn fill(dir: &Path) {
     let catalogue = Catalogue::open(dir, CACHE).unwrap();
     let mut batch = CatalogueBatch::new(&meta(1));
     let runs: Vec<_> = (1..=300).map(|log| run(log, 1, 10, 1)).collect();
     batch.put_segment(&segment(1, (1, 1)), &runs);
-    for log in 1..=300 {
+    let state: Vec<_> = (1..=300)
+        .map(|log| (format!("key {log}"), [log as u8; 50]))
+        .collect();
+    for (log, (key, value)) in (1..).zip(&state) {
         batch.put_log(LogNumber(log), &entry(1, 10));
         batch.put_id(LogNumber(log), &id(log), Sequence(7));
-        batch.put_state(format!("key {log}").as_bytes(), &[log as u8; 50]);
+        batch.put_state(key.as_bytes(), value);
     }
     catalogue.commit(batch).unwrap();
 }
@@ -167,7 +189,7 @@ fn ids_of_a_removed_log_go_by_and_by() {
 }
 
 /// A commit whose process ends before its last sled batch.
-fn commit_without_end(catalogue: &Catalogue, batch: &CatalogueBatch) {
+fn commit_without_end(catalogue: &Catalogue, batch: &CatalogueBatch<'_>) {
     let mut accounts = catalogue.accounts.lock();
     catalogue
         .apply(ACCOUNT, &mut accounts.entries, &batch.new_runs)
@@ -252,6 +274,79 @@ fn merge_counts_whole_or_not_at_all() {
     catalogue.commit(CatalogueBatch::new(&meta(2))).unwrap();
     assert!(entries(2) == 0 && entries(3) > 1);
     assert_eq!(catalogue.load().unwrap().runs, runs(1, 20, 3));
+}
+
+#[test]
+fn commit_that_ends_between_two_steps_leaves_a_catalogue_of_old_and_new_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = dir.path().join("origin");
+    fill(&origin);
+    let old = Catalogue::open(&origin, CACHE).unwrap().load().unwrap();
+    let commit = |catalogue: &Catalogue| {
+        let mut batch = CatalogueBatch::new(&Meta {
+            next_log: 1003,
+            ..meta(2)
+        });
+        batch.put_segment(&segment(2, (2, 2)), &[run(7, 11, 20, 2), run(8, 11, 20, 2)]);
+        for log in [7, 8, 200, 999, 1002] {
+            batch.put_log(LogNumber(log), &entry(5, 20));
+            batch.put_id(LogNumber(log), &id(log), Sequence(12));
+            batch.put_state(b"key 7", b"new");
+        }
+        batch.remove_log(LogNumber(9));
+        for key in [&b"key 10"[..], b"key 11", b"key 12", b"key 13"] {
+            batch.remove_state(key);
+        }
+        catalogue.commit(batch)
+    };
+    let new = {
+        let path = dir.path().join("new");
+        copy(&origin, &path);
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        commit(&catalogue).unwrap();
+        catalogue.load().unwrap()
+    };
+    for steps in 0.. {
+        let path = dir.path().join(steps.to_string());
+        copy(&origin, &path);
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        catalogue.allow_steps(steps);
+        let committed = commit(&catalogue);
+        drop(catalogue);
+        let catalogue = Catalogue::open(&path, CACHE).unwrap();
+        catalogue.verify_ids().unwrap();
+        let state = catalogue.load().unwrap();
+        if committed.is_ok() {
+            assert!(steps > 7, "{steps} steps");
+            break;
+        }
+        // The last step makes it count, and what comes behind makes it last.
+        let listed = state.meta == new.meta;
+        let whole = if listed { &new } else { &old };
+        assert_eq!((state.meta, &state.segments), (whole.meta, &whole.segments));
+        assert_eq!(state.runs, whole.runs);
+        let either = |log| old.logs.contains(log) || new.logs.contains(log);
+        assert!(state.logs.iter().all(either), "after {steps} steps");
+        let either = |entry| old.state.contains(entry) || new.state.contains(entry);
+        assert!(state.state.iter().all(either), "after {steps} steps");
+        let newest = state.logs.last().unwrap().0;
+        let told = |removed| {
+            let mut told = 0;
+            let counted = catalogue.records(|record| {
+                told += u64::from(record == Record::RemoveLog(removed));
+                Ok::<_, CatalogueError>(())
+            });
+            counted.unwrap();
+            told
+        };
+        assert_eq!(told(newest), 0, "after {steps} steps");
+        commit(&catalogue).unwrap();
+        let state = catalogue.load().unwrap();
+        assert_eq!((state.meta, &state.segments), (new.meta, &new.segments));
+        assert_eq!((&state.runs, &state.logs), (&new.runs, &new.logs));
+        assert_eq!(state.state, new.state);
+        catalogue.verify_ids().unwrap();
+    }
 }
 
 #[test]

@@ -26,8 +26,17 @@ enum Operation {
     Close,
     Crash,
     LoseCatalogue,
+    /// So many steps of what the catalogue is to be told next are done.
+    EndInCommit(u64, How),
     /// Which of the sectors that were not synced are lost.
     CutPower(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Crash,
+    LoseCatalogue,
+    CutPower,
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -41,6 +50,14 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![
+        4 => Just(How::Crash),
+        1 => Just(How::LoseCatalogue),
+        2 => Just(How::CutPower),
+    ]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         12 => proptest::collection::vec(change(), 1..6).prop_map(Operation::Write),
@@ -51,6 +68,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Crash),
         1 => Just(Operation::LoseCatalogue),
         2 => any::<u64>().prop_map(Operation::CutPower),
+        3 => (0..24_u64, how()).prop_map(|(steps, how)| Operation::EndInCommit(steps, how)),
     ]
 }
 
@@ -227,7 +245,9 @@ fn cut_power(log: DataLog, dir: &Path, lost: u64) {
     fs::write(dir.join("running"), format!("another boot\n{rest}")).unwrap();
 }
 
-fn run(operations: &[Operation]) {
+/// Whether the last commit that was to end before its last step did.
+fn run(operations: &[Operation]) -> bool {
+    let mut ended_in_commit = false;
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::default();
     // As of each batch that a power cut could take, and the one before.
@@ -263,6 +283,27 @@ fn run(operations: &[Operation]) {
                 volatile = vec![model.clone()];
                 log = reopened;
             }
+            Operation::EndInCommit(steps, how) => {
+                // No journal is ever handed over empty.
+                let put = Change::Put { key: 7, value: 7 };
+                log.write(&Vec::from_iter(model.apply(&put))).unwrap();
+                log.settle();
+                log.allow_steps(*steps);
+                log.end_journal();
+                log.backlog().wait_until_still();
+                ended_in_commit = log.backlog().space().full;
+                match how {
+                    How::CutPower => cut_power(log, dir.path(), u64::MAX),
+                    How::Crash | How::LoseCatalogue => drop(log),
+                }
+                if matches!(how, How::LoseCatalogue) {
+                    fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
+                }
+                let (reopened, recovered) = DataLog::open(small(dir.path())).unwrap();
+                model.check_recovered(&recovered);
+                volatile = vec![model.clone()];
+                log = reopened;
+            }
             ending => {
                 match ending {
                     Operation::Close => log.close().unwrap(),
@@ -284,6 +325,7 @@ fn run(operations: &[Operation]) {
     log.close().unwrap();
     let (_, recovered) = DataLog::open(small(dir.path())).unwrap();
     model.check_recovered(&recovered);
+    ended_in_commit
 }
 
 /// Each case opens real files several times; set PROPTEST_CASES for more.
@@ -315,4 +357,44 @@ fn journal_of_the_run_before_the_last_is_whole() {
         Operation::Close,
         Operation::Crash,
     ]);
+}
+
+/// Replayed, a journal meets logs and state as they were at its end: a chunk was once passed over there.
+#[test]
+fn end_between_any_two_steps_of_a_commit_loses_nothing() {
+    let append = |log, count| Change::Append { log, count };
+    let put = |key, value| Change::Put { key, value };
+    for how in [How::Crash, How::LoseCatalogue, How::CutPower] {
+        let mut steps = 0;
+        loop {
+            let create = Operation::Write(vec![Change::Create; 12]);
+            let first = (0..12).map(|log| append(log, 3));
+            let old = (0..8).map(|key| put(key, 1));
+            let mut later: Vec<_> = (0..12).map(|log| append(log, 3)).collect();
+            later.extend((2..8).map(|key| put(key, 2)));
+            later.extend([
+                Change::Create,
+                Change::Delete { key: 0 },
+                Change::Truncate { log: 1, removed: 4 },
+                Change::Truncate { log: 2, removed: 6 },
+                append(3, 2),
+                Change::Remove { log: 0 },
+                append(11, 5),
+            ]);
+            let ended = run(&[
+                create,
+                Operation::Write(first.chain(old).collect()),
+                Operation::EndJournal,
+                Operation::Settle,
+                Operation::Write(later),
+                Operation::EndInCommit(steps, how),
+                Operation::Write((0..12).map(|log| append(log, 3)).collect()),
+            ]);
+            if !ended {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps > 10, "{how:?}: {steps} steps");
+    }
 }
