@@ -5,7 +5,7 @@
 //! from state log, segment footers and journals, and that is what its owner does when it is damaged. Does not own that
 //! decision, nor the files that it points to.
 //!
-//! One tree holds everything, so that one sled batch changes an entry and the account together. The first byte of a key is its kind:
+//! One tree holds everything, so that one sled batch changes entries and account together. The first byte of a key is its kind:
 //!
 //! ```text
 //! r segment number     descriptors of some of its runs    s segment  generations, level, length of the file

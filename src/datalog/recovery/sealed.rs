@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ffi::OsStr,
     fs, io,
+    ops::RangeInclusive,
     path::PathBuf,
     sync::Arc,
 };
@@ -93,7 +94,9 @@ pub(super) fn open(
     }
     let dead = replay.index.add_runs(&state.runs);
     replay.dead.extend(dead);
-    remove_leftovers(store, &found, &state.segments).during(|| "removing old segments".into())?;
+    let told = meta.sealed_through + 1..=state_log.generation();
+    remove_leftovers(store, &found, &state.segments, &told)
+        .during(|| "removing old segments".into())?;
     let newest = found.last().map_or(0, |id| id.0);
     let segments: BTreeMap<_, _> = state
         .segments
@@ -179,8 +182,15 @@ fn segment_files(store: &Store) -> io::Result<Vec<SegmentId>> {
     Ok(found)
 }
 
-/// Removes segments that were merged into others, or never became known. One that does not say what it holds is kept.
-fn remove_leftovers(store: &Store, found: &[SegmentId], listed: &[SegmentEntry]) -> io::Result<()> {
+/// Removes segments that were merged into others, or never became known. One that does not say what it holds is kept, and so is
+/// one of a generation that the state log tells of and the catalogue doesn't: were the catalogue lost before that generation is
+/// sealed again, what is in its journal would count as sealed.
+fn remove_leftovers(
+    store: &Store,
+    found: &[SegmentId],
+    listed: &[SegmentEntry],
+    told: &RangeInclusive<u64>,
+) -> io::Result<()> {
     let listed: HashSet<_> = listed.iter().map(|entry| entry.header.id).collect();
     for &id in found.iter().filter(|id| !listed.contains(id)) {
         let path = id.path(&store.segment_dir());
@@ -190,6 +200,7 @@ fn remove_leftovers(store: &Store, found: &[SegmentId], listed: &[SegmentEntry])
             opened => opened?,
         };
         match file.footer() {
+            Ok(footer) if told.contains(&footer.header.generations.1) => {}
             Ok(_) => fs::remove_file(&path)?,
             Err(damaged) => {
                 let aside = store.quarantine(&path)?;

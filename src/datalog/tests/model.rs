@@ -398,3 +398,17 @@ fn end_between_any_two_steps_of_a_commit_loses_nothing() {
         assert!(steps > 10, "{how:?}: {steps} steps");
     }
 }
+
+/// A start once removed the segment of a journal that the state log told was sealed, and that the catalogue did not know to be:
+/// when the catalogue was lost before the journal was sealed again, its publications were too.
+#[test]
+fn catalogue_that_is_lost_before_a_journal_is_sealed_again_takes_nothing_with_it() {
+    for steps in 0..8 {
+        run(&[
+            Operation::Write(vec![Change::Create]),
+            Operation::Write(vec![Change::Append { log: 0, count: 9 }]),
+            Operation::EndInCommit(steps, How::Crash),
+            Operation::LoseCatalogue,
+        ]);
+    }
+}
