@@ -19,9 +19,12 @@ class Peer:
         self._server: Server | None = None
         self._accepted: asyncio.Queue[ServerConnection] = asyncio.Queue()
         self.url = ""
+        self.accepted = 0
+        """How many connections there have been."""
 
     async def __aenter__(self) -> Self:
         async def handle(socket: ServerConnection) -> None:
+            self.accepted += 1
             self._accepted.put_nowait(socket)
             await socket.wait_closed()
 
@@ -76,7 +79,7 @@ class Peer:
         return socket
 
 
-MADE_UP: set[int] = set()
+MADE_UP: set[int | None] = set()
 """Ports of made-up servers."""
 
 

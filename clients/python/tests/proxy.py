@@ -108,15 +108,16 @@ class Proxy:
         try:
             # Either end, or a cut, ends both.
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for direction in directions:
-                direction.cancel()
-            await asyncio.gather(*directions, return_exceptions=True)
             for ending in (to_server, writer):
                 # What was carried before the end arrives: only what is behind it is lost.
                 ending.close()
                 with contextlib.suppress(OSError):
                     await ending.wait_closed()
+        finally:
+            to_server.transport.abort()
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int, direction: int

@@ -174,11 +174,13 @@ def test_responses_are_decoded_as_the_vector_says(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", vectors("server-to-client"))
-def test_responses_that_end_early_are_refused(vector: Vector) -> None:
+def test_responses_that_end_early_or_late_are_refused(vector: Vector) -> None:
     whole = bytes.fromhex(vector["hex"])
     for length in range(len(whole)):
         with pytest.raises(DecodeError):
             decode_response(whole[:length])
+    with pytest.raises(DecodeError):
+        decode_response(whole + b"\x00")
 
 
 @pytest.mark.parametrize("vector", vectors("server-to-client"))

@@ -23,7 +23,7 @@ from typing import Final
 from uuid import UUID
 
 from ._buffer import Bound
-from ._requests import FOR_EVER, Answer, Reply, Requests, answer, in_flight, is_refusal
+from ._requests import FOR_EVER, Answer, InFlight, Reply, Requests, answer, in_flight, is_refusal
 from ._subscriber import Begun, Wanted
 from ._subscriptions import Subscribers
 from .errors import (
@@ -95,6 +95,9 @@ class Core:
         return request.reply
 
     async def _permit(self, deadline: float) -> None:
+        if not self.is_connected:
+            # Nobody answers those that nobody waits for any more.
+            self._requests.drop_unwanted()
         if not self._permits.locked():
             # Does not wait.
             await self._permits.acquire()
@@ -136,6 +139,9 @@ class Core:
 
     async def subscribe(self, wanted: Wanted) -> Begun:
         """Begins a subscription."""
+        if self.subscribers.is_claimed(wanted.reference):
+            # One that was just dropped is given up in the next turn.
+            await asyncio.sleep(0)
         if self.closed is not None:
             raise self.closed._again()
         if self.is_closing:
@@ -191,7 +197,7 @@ class Core:
         self._send(request_id)
         return request_id
 
-    def refuse(self, is_refused: Callable[[Command], bool], error: InfotainerError) -> None:
+    def refuse(self, is_refused: Callable[[InFlight], bool], error: InfotainerError) -> None:
         """Fails requests of callers."""
         self._requests.refuse(is_refused, error)
 
@@ -273,15 +279,15 @@ class Core:
             if isinstance(response, Deleted):
                 self.subscribers.deleted(response.subscription_id)
             if isinstance(response, ServerError):
-                answer(request.reply, _deleted_before(response, request.command, request.sent))
+                answer(request.reply, _deleted_before(response, request))
             else:
                 answer(request.reply, response)
         self.changed()
 
 
-def _deleted_before(error: ServerError, command: Command, sent: int) -> Deleted | Refused:
+def _deleted_before(error: ServerError, request: InFlight) -> Deleted | Refused:
     """A subscription that is gone when its deletion is sent again was deleted by the one whose answer was lost."""
-    id = command.subscription_id
-    if command.name == "DeleteSubscription" and error.code == ErrorCode.NOT_FOUND and sent > 1 and id:
-        return Deleted(id)
+    is_gone = request.name == "DeleteSubscription" and error.code == ErrorCode.NOT_FOUND
+    if is_gone and request.sent > 1 and request.subscription_id is not None:
+        return Deleted(request.subscription_id)
     return Refused(error)

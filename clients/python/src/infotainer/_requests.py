@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from .codec import encode_command, encode_request
 from .errors import InfotainerError, TooLarge
@@ -23,7 +24,10 @@ Reply = asyncio.Future[Outcome]
 class InFlight:
     """One request."""
 
-    command: Command
+    name: str
+    """The command's."""
+    subscription_id: UUID | None
+    """The subscription that it is about."""
     encoded: bytes
     reply: Reply | None
     """Of a caller, who waits for the answer."""
@@ -99,10 +103,10 @@ class Requests:
             if request.is_unwanted:
                 self.remove(request_id)
 
-    def refuse(self, is_refused: Callable[[Command], bool], error: InfotainerError) -> None:
+    def refuse(self, is_refused: Callable[[InFlight], bool], error: InfotainerError) -> None:
         """Fails the callers of those for which `is_refused`."""
         for request_id, request in self.of_callers():
-            if is_refused(request.command) and request.reply is not None:
+            if is_refused(request) and request.reply is not None:
                 self.remove(request_id)
                 answer(request.reply, error)
 
@@ -114,7 +118,7 @@ def in_flight(
     command: Command, reply: Reply | None = None, answered: Callable[[Answer], None] | None = None
 ) -> InFlight:
     """A request that has not been sent."""
-    return InFlight(command, encode_command(command), reply, answered)
+    return InFlight(command.name, command.subscription_id, encode_command(command), reply, answered)
 
 
 def answer(reply: Reply, outcome: Outcome) -> None:

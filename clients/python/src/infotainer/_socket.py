@@ -3,6 +3,7 @@
 Does not own what messages mean.
 """
 
+import logging
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -35,6 +36,11 @@ MAX_MESSAGE: Final = 32 << 20
 
 CLOSE: Final = 2.0
 """Seconds that the goodbye may take."""
+
+
+# The library tells every byte at the level DEBUG, and with the URL the session's id, which is a secret.
+_log = logging.getLogger("infotainer.websocket")
+_log.setLevel(logging.INFO)
 
 
 class _Heard(ClientConnection):
@@ -79,6 +85,7 @@ class Socket:
             "ping_interval": None,
             "close_timeout": CLOSE,
             "max_size": MAX_MESSAGE,
+            "logger": _log,
         }
         try:
             connection = await connect_websocket(endpoint, **options)

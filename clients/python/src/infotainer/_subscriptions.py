@@ -14,7 +14,7 @@ from uuid import UUID
 
 from . import commands
 from ._buffer import Bound, Buffer
-from ._requests import Answer, is_refusal
+from ._requests import Answer, InFlight, is_refusal
 from ._subscriber import Begun, State, Subscriber, Wanted
 from .errors import AlreadySubscribed, EpochEnded, InfotainerError, Refused
 from .events import Gap, Place
@@ -51,7 +51,7 @@ class Sender(Protocol):
         """Sends a request of the client's own on the connection that there is."""
         ...
 
-    def refuse(self, is_refused: Callable[[Command], bool], error: InfotainerError) -> None:
+    def refuse(self, is_refused: Callable[[InFlight], bool], error: InfotainerError) -> None:
         """Fails requests of callers."""
         ...
 
@@ -92,6 +92,11 @@ class Subscribers:
         self._all[id] = subscriber
         if self._sender.is_connected:
             self._ask(subscriber)
+
+    def is_claimed(self, reference: SubscriptionReference) -> bool:
+        """Whether the application has this subscription."""
+        held = self._all.get(subscription_id(reference))
+        return held is not None and held.is_claimed
 
     def _ask(self, subscriber: Subscriber) -> None:
         """Sends the `Subscribe` that takes the subscription up where it stands."""
@@ -216,7 +221,7 @@ class Subscribers:
     def _epoch_ended(self, id: UUID) -> None:
         """What was acknowledged in an epoch that has ended must not be acknowledged in the next one."""
         self._sender.refuse(
-            lambda command: command.name == "Acknowledge" and command.subscription_id == id, EpochEnded()
+            lambda request: request.name == "Acknowledge" and request.subscription_id == id, EpochEnded()
         )
 
     # ---- Delivering --------------------------------------------------------------------------------------------------
@@ -389,6 +394,15 @@ class Subscribers:
     def _put_back(self, subscriber: Subscriber) -> None:
         """Keeps the subscription as if it had just been restored: what is not acknowledged comes again."""
         reference = subscriber.wanted.reference
+        # The acknowledgement under way may be behind what was done with.
+        done, place = subscriber.buffer.done, subscriber.place
+        if (
+            subscriber.wanted.acknowledges
+            and done is not None
+            and place is not None
+            and done.epoch == place.epoch
+        ):
+            subscriber.acknowledged = max(subscriber.acknowledged, done.sequence)
         wanted = Wanted(reference, None, None, self._unclaimed_bound, acknowledges=False)
         subscriber.is_claimed, subscriber.wanted = False, wanted
         subscriber.buffer.end(None)

@@ -27,6 +27,7 @@ from .protocol import (
     LogPage,
     Pong,
     Rejected,
+    Response,
     SettingsPatch,
     Submitted,
     SubscribeFrom,
@@ -132,14 +133,12 @@ class Client:
 
         If it is cancelled, the publication may be in the log or not, and is not sent again after a reconnect.
         """
-        acknowledgement = await self.submit(
-            subscription,
-            data,
-            publication_id=publication_id,
-            expected_sequence=expected_sequence,
-            kind=kind,
-        )
-        return await acknowledgement
+        id = new_publication_id() if publication_id is None else publication_id
+        command = commands.submit_publication(subscription, data, kind, id, expected_sequence)
+        try:
+            return _submitted(await self._core.request(command))
+        except TimedOut:
+            raise TimedOut(id) from None
 
     async def submit(
         self,
@@ -277,7 +276,7 @@ class Client:
 
 
 class Acknowledgement:
-    """The answer to a publication that is under way; await it.
+    """The answer to a publication that is under way; await it, again if that was cancelled.
 
     Dropping it means that nobody waits: the publication is not sent again after a reconnect.
     """
@@ -292,17 +291,23 @@ class Acknowledgement:
         return self._wait().__await__()
 
     async def _wait(self) -> Submitted:
+        if not self._reply.done():
+            # Who cancels this may ask again: only when nobody can does nobody wait.
+            await asyncio.wait((self._reply,))
         try:
-            answer = await self._client._core.wait(self._reply)
+            return _submitted(await self._client._core.wait(self._reply))
         except TimedOut:
             raise TimedOut(self.publication_id) from None
-        if not isinstance(answer, Submitted):
-            raise AnswerNotUnderstood(repr(answer))
-        return answer
 
     def __del__(self) -> None:
         if not self._reply.done() and not self._client._loop.is_closed():
             self._client._loop.call_soon_threadsafe(self._reply.cancel)
+
+
+def _submitted(answer: Response) -> Submitted:
+    if not isinstance(answer, Submitted):
+        raise AnswerNotUnderstood(repr(answer))
+    return answer
 
 
 def start(

@@ -5,6 +5,7 @@ Fields that are not known are ignored, so that a newer server is understood.
 """
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -60,11 +61,14 @@ def encode_request(request_id: int, command: bytes) -> bytes:
 
 def decode_response(message: bytes) -> tuple[int | None, Response | str]:
     """The request id, if there is one, and the response; only its name if this client does not know it."""
+    stream = BytesIO(message)
     try:
-        item = cbor2.loads(message)
+        item = cbor2.CBORDecoder(stream).decode()
     except Exception as error:
         # Each version of the decoder has errors of its own.
         raise DecodeError(f"not one well-formed item: {error}") from error
+    if stream.read(1):
+        raise DecodeError("something behind the item")
     request_id = None
     if isinstance(item, list):
         if len(item) != 2:
