@@ -90,5 +90,7 @@ step "python"
 
 step "frames"
 cargo test --locked --test vectors frames
+# They are large, and made again each time.
+rm -rf "$INFOTAINER_TEST_FRAMES"
 
 step "all checks passed"

@@ -125,10 +125,10 @@ async def test_client_comes_back_after_a_close_that_asks_for_it_and_after_silenc
 async def test_heartbeats_keep_a_connection() -> None:
     async with Peer() as peer:
         client = start(peer.url, reconnect=Reconnect(attempts=0))
-        socket = await within(peer.welcome(interval=100))
-        for _ in range(10):
+        socket = await within(peer.welcome(interval=500))
+        for _ in range(12):
             await (await socket.ping())
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
         ping = asyncio.ensure_future(client.ping())
         request_id, _ = await within(heard(socket))
         await say(socket, [request_id, {"Pong": {"time": 7}}])
