@@ -6,6 +6,7 @@ pub mod broker;
 mod effect;
 mod log;
 mod memory_log;
+pub mod queue;
 mod read;
 mod session;
 mod settings;

@@ -228,6 +228,7 @@ impl Fields<'_> {
             sequence: self.sequence("sequence"),
             time: self.time("time"),
             publisher: self.0.get("publisher").map(|name| name.as_str().unwrap()),
+            dead_letter: None,
             data: &data,
         }
         .encode_into(&mut frame);
@@ -241,6 +242,7 @@ impl Fields<'_> {
             sequence: self.sequence("sequence"),
             time: self.time("time"),
             publisher: self.0.get("publisher").map(known),
+            dead_letter: None,
             data: bytes_of(self.0["data"].as_str().unwrap()).into(),
             delivery: self.number("delivery"),
         }

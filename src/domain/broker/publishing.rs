@@ -110,6 +110,7 @@ impl Broker {
             sequence,
             time,
             publisher: None,
+            dead_letter: None,
             data,
         };
         if subscription.kept() == 0 {
