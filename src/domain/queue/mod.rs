@@ -416,24 +416,15 @@ impl Queue {
     pub fn not_moved(&mut self, now: u64) {
         self.moves_pause = Some(now.saturating_add(PAUSE));
     }
-
-    /// What the log does not keep any more is settled: everything in front of `first`.
-    pub fn cut(&mut self, first: Sequence) {
-        let last = first.previous();
-        if last <= self.progress.settled() {
-            return;
-        }
-        self.progress.settle_through(last);
-        self.loaded = self.loaded.split_off(&first.0);
-        self.returned = self.returned.split_off(&first.0);
-        self.dead = self.dead.split_off(&first.0);
-        self.delayed.retain(|(_, sequence)| *sequence > last.0);
-        self.loaded_through = self.loaded_through.max(last);
-    }
 }
 
 /// Delivering.
 impl Queue {
+    /// Up to here the log can be read, and may be shown.
+    pub fn readable(&self) -> Sequence {
+        self.readable
+    }
+
     /// The log can be read up to `last`, and may be shown.
     pub fn set_readable(&mut self, last: Sequence) {
         self.readable = self.readable.max(last);

@@ -305,19 +305,6 @@ impl Progress {
         self.advance();
     }
 
-    /// What retention or damage took is settled.
-    pub fn settle_through(&mut self, last: Sequence) {
-        if last <= self.head.settled {
-            return;
-        }
-        let kept = self.exceptions.split_off(&(last.0 + 1));
-        self.exceptions = kept;
-        self.head.settled = last;
-        self.head.delivered = self.head.delivered.max(last);
-        self.head_changed = true;
-        self.advance();
-    }
-
     fn set(&mut self, sequence: u64) {
         let place = (block_of(sequence) - self.base) as usize;
         if self.blocks.len() <= place {

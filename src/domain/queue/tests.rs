@@ -309,7 +309,6 @@ enum Step {
     Stale(u64),
     Pass(u64),
     Damage,
-    Retain,
     Restart,
 }
 
@@ -329,7 +328,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who.prop_map(Step::Stale),
         3 => (1..120u64).prop_map(Step::Pass),
         1 => Just(Step::Damage),
-        1 => Just(Step::Retain),
         1 => Just(Step::Restart),
     ]
 }
@@ -360,7 +358,6 @@ struct Model {
     known: BTreeMap<u64, Known>,
     prefetch: BTreeMap<u64, u16>,
     now: u64,
-    first: u64,
 }
 
 impl Model {
@@ -371,7 +368,6 @@ impl Model {
             known: BTreeMap::new(),
             prefetch: BTreeMap::new(),
             now: 0,
-            first: 1,
         }
     }
 
@@ -603,10 +599,6 @@ impl Model {
                 if let Some(known) = self.known.get_mut(&(loaded + 2)) {
                     known.unreadable = true;
                 }
-            }
-            Step::Retain => {
-                self.first = self.queue.progress().settled().0 + 1;
-                self.queue.cut(Sequence(self.first));
             }
             Step::Restart => {
                 // The connections are gone with the server.
