@@ -18,7 +18,7 @@ use infotainer::{
 };
 
 use super::{
-    Cli, Failure,
+    Cli, Failure, allocator,
     connect::DEFAULT_SERVER,
     environment,
     logging::{self, Format},
@@ -211,6 +211,7 @@ pub(super) fn run(serve: ServeArgs, args: &[OsString]) -> Result<(), Failure> {
         }
     }
     raise_file_limit(config.max_connections)?;
+    allocator::share_heaps(config.workers);
     serve_until_stopped(config)
 }
 
