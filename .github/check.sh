@@ -2,8 +2,8 @@
 # Every check of this project, for everybody: format, lints, docs, dependencies, tests. Installs what is missing first.
 #
 # Needs Rust with cargo (https://rustup.rs) and, for what else is missing, a Debian or Ubuntu with root or sudo. Besides
-# Rust it uses a C linker, and Python (3.11 or newer) with what the conversation from Python and the client in Python need (in
-# target/venv).
+# Rust it uses a C linker, Python (3.11 or newer) with what the conversation from Python and the client in Python need (in
+# target/venv), and for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -41,6 +41,15 @@ fi
 "$python" --version
 # The tests that talk from Python are left out without it; here they must run.
 export INFOTAINER_TEST_PYTHON="$python"
+
+command -v node >/dev/null || debian_packages nodejs
+command -v npm >/dev/null || debian_packages npm
+node --version
+chromium() { command -v chromium || command -v google-chrome; }
+chromium >/dev/null || debian_packages chromium
+# The tests in a page are left out without it; here they must run.
+CHROMIUM="$(chromium)"
+export CHROMIUM
 
 if [ -n "${CI:-}" ]; then
     export CARGO_INCREMENTAL=0
@@ -86,6 +95,14 @@ step "python"
     "$python" -m ruff check .
     "$python" -m mypy
     "$python" -m pytest --quiet
+)
+
+step "typescript"
+cargo build --locked
+(
+    cd clients/typescript
+    npm ci --ignore-scripts --no-audit --no-fund
+    npm run check
 )
 
 step "frames"

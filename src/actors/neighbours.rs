@@ -4,7 +4,7 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use super::{
     log_reader::{DataLogFetch, DataLogPage, DataLogSince, LogFetcher},
-    messages::{Connect, Cursors, Disconnected, Forward, MayConnect, MemoryPage, QueueWritten},
+    messages::{Connect, Cursors, Disconnected, Forward, MayConnect, MemoryPage},
 };
 
 /// The actors that a worker sends to.
@@ -16,7 +16,6 @@ pub(crate) struct Neighbours {
     pub(super) disconnected: Recipient<Disconnected>,
     pub(super) cursors: Recipient<Cursors>,
     pub(super) memory_page: Recipient<MemoryPage>,
-    pub(super) queue_written: Recipient<QueueWritten>,
     pub(super) fetch: Recipient<DataLogFetch>,
     pub(super) page: Recipient<DataLogPage>,
     pub(super) since: Recipient<DataLogSince>,
@@ -32,8 +31,7 @@ impl Neighbours {
             + Handler<Forward>
             + Handler<Disconnected>
             + Handler<Cursors>
-            + Handler<MemoryPage>
-            + Handler<QueueWritten>,
+            + Handler<MemoryPage>,
     {
         Self {
             may_connect: pubsub.clone().recipient(),
@@ -42,7 +40,6 @@ impl Neighbours {
             disconnected: pubsub.clone().recipient(),
             cursors: pubsub.clone().recipient(),
             memory_page: pubsub.clone().recipient(),
-            queue_written: pubsub.clone().recipient(),
             fetch: fetchers.clone().recipient(),
             page: fetchers.clone().recipient(),
             since: fetchers.clone().recipient(),

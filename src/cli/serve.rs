@@ -18,9 +18,7 @@ use infotainer::{
 };
 
 use super::{
-    Cli, Failure, allocator,
-    connect::DEFAULT_SERVER,
-    environment,
+    Cli, Failure, environment,
     logging::{self, Format},
     values,
 };
@@ -211,7 +209,6 @@ pub(super) fn run(serve: ServeArgs, args: &[OsString]) -> Result<(), Failure> {
         }
     }
     raise_file_limit(config.max_connections)?;
-    allocator::share_heaps(config.workers);
     serve_until_stopped(config)
 }
 
@@ -282,21 +279,16 @@ fn announce(
     let data_dir = data_dir
         .canonicalize()
         .unwrap_or_else(|_| data_dir.to_owned());
-    let url = format!("ws://{address}/ws");
-    writeln!(out, "infotainer {version} listens on {url}")?;
+    writeln!(out, "infotainer {version} listens on ws://{address}/ws")?;
     writeln!(out, "data:      {}", data_dir.display())?;
     let mut label = "recovered:";
     for line in recovered.to_string().lines() {
         writeln!(out, "{label:10} {line}")?;
         label = "";
     }
-    let there = match &*url {
-        DEFAULT_SERVER => String::new(),
-        _ => format!(" --server {url}"),
-    };
     writeln!(
         out,
-        "next:      infotainer sub greetings{there}, and in another terminal infotainer pub greetings hello{there}; Ctrl-C stops"
+        "next:      curl http://{address}/healthz, or a client as in README.md under \"The first minute\"; Ctrl-C stops"
     )?;
     out.flush()
 }
@@ -341,7 +333,7 @@ mod tests {
                 "data:      /nowhere/data",
                 "recovered: 3 logs",
                 "           7 bytes were cut",
-                "next:      infotainer sub greetings, and in another terminal infotainer pub greetings hello; Ctrl-C stops",
+                "next:      curl http://127.0.0.1:8949/healthz, or a client as in README.md under \"The first minute\"; Ctrl-C stops",
             ]
         );
     }

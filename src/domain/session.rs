@@ -37,8 +37,6 @@ pub struct Held {
     pub acknowledged: Option<Sequence>,
     /// The last position that is known to be handed to a connection.
     pub handed: Sequence,
-    /// Of a Queue: how much may be in flight.
-    pub prefetch: Option<u16>,
 }
 
 impl Session {
@@ -99,7 +97,6 @@ impl Held {
             epoch,
             acknowledged,
             handed,
-            prefetch,
         } = state;
         Self {
             subscription,
@@ -107,7 +104,6 @@ impl Held {
             epoch,
             acknowledged,
             handed,
-            prefetch,
         }
     }
 
@@ -118,7 +114,6 @@ impl Held {
             epoch,
             acknowledged,
             handed,
-            prefetch,
             ..
         } = *self;
         CursorState {
@@ -126,7 +121,6 @@ impl Held {
             epoch,
             acknowledged,
             handed,
-            prefetch,
         }
     }
 }

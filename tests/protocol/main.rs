@@ -16,7 +16,6 @@ mod listing;
 mod logs;
 mod malformed;
 mod publishing;
-mod queue;
 mod requests;
 mod retention;
 mod sessions;

@@ -185,8 +185,6 @@ impl Client {
             "Unsubscribe" => "Unsubscribed",
             "SubmitPublication" => "Submitted",
             "Acknowledge" => "Acknowledged",
-            "Reject" => "Rejected",
-            "Extend" => "Extended",
             "GetLogIndex" => "LogIndex",
             "GetLogEntries" => "DataLogEntry",
             "ListSubscriptions" => "Subscriptions",

@@ -42,7 +42,6 @@ impl Made {
             sequence: self.sequence,
             time: self.time,
             publisher: None,
-            dead_letter: None,
             data: &self.data,
         };
         publication.encode_into(&mut out);

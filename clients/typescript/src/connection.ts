@@ -1,0 +1,250 @@
+// The connection behind a client: connects, serves the connection, waits, connects again.
+//
+// Owns the socket, the pauses and the heartbeat. Does not own what messages mean (`core`).
+//
+//  connecting ──> connected ──> ended ──> waiting ──┐
+//     ^                           │                 │ the pause is over, and the page is neither hidden nor offline
+//     │                           └─ 45xx: closed   │
+//     └─────────────────────────────────────────────┘
+
+import { pauseAfter, type Reconnect } from "./backoff.js";
+import { decodeResponse } from "./codec.js";
+import type { Core } from "./core.js";
+import { ClosedError, ConnectionError } from "./errors.js";
+import { type Paused, watchPage } from "./page.js";
+import { SUBPROTOCOL, type Welcome } from "./protocol.js";
+import { after } from "./timer.js";
+
+/** How long the goodbye may take, in milliseconds. */
+const CLOSE = 2_000;
+
+/** How long requests may wait for their answers while the client closes, in milliseconds. */
+const DRAIN = 10_000;
+
+/** How it stands with the connection. */
+export type Status =
+  /** The client tries to connect. */
+  | { state: "connecting" }
+  /** There is a connection, and this is what the server said first. */
+  | { state: "connected"; welcome: Welcome }
+  /**
+   * The connection ended, or an attempt failed, because of `error`. The next one comes after `pause` milliseconds; or, if the page is
+   * `paused`, when it is back.
+   */
+  | { state: "waiting"; error: ConnectionError; pause: number; paused: Paused | undefined }
+  /** The client has ended. */
+  | { state: "closed"; error: ClosedError };
+
+/** What is used of a WebSocket: the browser's, Node's, or that of the package `ws`. */
+export interface Socket {
+  binaryType: string;
+  onopen: ((event: never) => void) | null;
+  onmessage: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
+  onclose: ((event: never) => void) | null;
+  send(data: Uint8Array<ArrayBuffer>): void;
+  close(code?: number): void;
+  /** Only in `ws`. */
+  terminate?(): void;
+}
+
+/** The constructor of a WebSocket. */
+export type SocketConstructor = new (url: string, protocols: string[]) => Socket;
+
+/** What a connection needs to know. */
+export interface ConnectionOptions {
+  url: URL;
+  WebSocket: SocketConstructor;
+  reconnect?: Reconnect;
+  connectTimeout?: number;
+  hiddenAfter?: number;
+}
+
+export class Connection {
+  status: Status = { state: "connecting" };
+  #socket: Socket | undefined;
+  /** How many attempts failed in a row. */
+  #failed = 0;
+  readonly #page;
+  /** Whether anything came since that was asked last. */
+  #isHeard = false;
+  /** Ends what is waited for: a `Welcome`, the end of a pause, a sign of life, the last answers. */
+  #stopTimer: (() => void) | undefined;
+  /** Resolves when the client has closed. */
+  #closing: Promise<void> | undefined;
+  #closed: (() => void) | undefined;
+  #isLeaving = false;
+
+  constructor(
+    readonly options: ConnectionOptions,
+    readonly core: Core,
+    readonly tell: (status: Status) => void,
+  ) {
+    this.#page = watchPage(options, () => this.#pageChanged());
+    this.#connect();
+  }
+
+  /** In order: waits for the answers to what is under way, and says goodbye. */
+  async close(): Promise<void> {
+    const { state } = this.status;
+    if (state === "closed" || this.#closing) return this.#closing;
+    this.#closing = new Promise((resolve) => (this.#closed = resolve));
+    this.core.closed = new ClosedError("ByClient");
+    if (state === "connected") {
+      this.#wait(DRAIN, () => this.#goodbye());
+      this.#goodbyeIfIdle();
+    } else {
+      this.#finish(this.core.closed);
+    }
+    return this.#closing;
+  }
+
+  #wait(pause: number, then: () => void): void {
+    this.#stopTimer?.();
+    this.#stopTimer = after(pause, then);
+  }
+
+  #setStatus(status: Status): void {
+    this.status = status;
+    this.tell(status);
+  }
+
+  // ---- The way to a connection ----
+
+  #connect(): void {
+    this.#setStatus({ state: "connecting" });
+    const { url, WebSocket, connectTimeout = 10_000 } = this.options;
+    let socket: Socket;
+    try {
+      socket = new WebSocket(url.href, [SUBPROTOCOL]);
+    } catch (cause) {
+      this.#ended("Url", "the URL can't be used", 0, cause);
+      return;
+    }
+    this.#socket = socket;
+    socket.binaryType = "arraybuffer";
+    let isOpen = false;
+    let failure: { message?: string; error?: unknown } = {};
+    const live = (then: (event: any) => void) => (event: unknown) => {
+      if (this.#socket === socket) then(event);
+    };
+    socket.onopen = live(() => (isOpen = true));
+    socket.onmessage = live(({ data }) => this.#message(data));
+    // Node's sockets end a process with an error that nobody listens to.
+    socket.onerror = live((event) => (failure = event));
+    socket.onclose = live(({ code, reason }) => {
+      if (isOpen) {
+        if (code === 1005 || code === 1006) this.#ended("Broken", "the connection broke");
+        else this.#ended("Closed", `the connection was closed with code ${code} ${reason}`.trim(), code);
+        return;
+      }
+      // Browsers don't tell why, and `ws` puts the status into a sentence.
+      const { message = "", error } = failure;
+      const [, status] = /response: (\d{3})/.exec(message) ?? [];
+      this.#ended(status ? "Refused" : "Io", `the connection failed ${message}`.trim(), Number(status ?? 0), error);
+    });
+    this.#wait(connectTimeout, () => this.#ended("TimedOut", "there was no Welcome in time"));
+  }
+
+  #ended(...why: ConstructorParameters<typeof ConnectionError>): void {
+    const error = new ConnectionError(...why);
+    this.#drop();
+    if (this.core.disconnected()) this.#failed = 0;
+    const pause = pauseAfter(this.#failed++, this.options.reconnect);
+    if (error.isFinal) this.#finish(new ClosedError("ByServer", error));
+    else if (this.#closing) this.#finish(new ClosedError("ByClient"));
+    else if (pause === undefined) this.#finish(new ClosedError("GaveUp", error));
+    else this.#pause(error, pause);
+  }
+
+  #pause(error: ConnectionError, pause: number): void {
+    const paused = this.#page.paused();
+    if (!paused) this.#wait(pause, () => (this.#page.paused() ? this.#pause(error, pause) : this.#connect()));
+    this.#setStatus({ state: "waiting", error, pause, paused });
+  }
+
+  #pageChanged(): void {
+    const { state } = this.status;
+    // Whether there still is a connection is known only by asking.
+    if (state === "connected") {
+      this.#probe();
+    } else if (state === "waiting" && !this.#page.paused()) {
+      this.#failed = 0;
+      this.#stopTimer?.();
+      this.#connect();
+    }
+  }
+
+  #drop(): void {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.#stopTimer?.();
+    // A peer that is gone would be waited for.
+    if (socket?.terminate) socket.terminate();
+    else socket?.close();
+  }
+
+  #finish(closed: ClosedError): void {
+    this.#drop();
+    this.#page.stop();
+    this.core.finish(closed);
+    this.#setStatus({ state: "closed", error: closed });
+    this.#closed?.();
+  }
+
+  // ---- A connection ----
+
+  #message(data: string | ArrayBuffer): void {
+    this.#isHeard = true;
+    try {
+      if (typeof data === "string") throw new TypeError("text");
+      const received = decodeResponse(new Uint8Array(data));
+      if (this.status.state === "connected") this.core.received(received);
+      else if (received.response.name === "Welcome") this.#welcome(received.response.fields);
+      else throw new TypeError("no Welcome");
+    } catch (cause) {
+      this.#ended("Protocol", `not the protocol: ${(cause as Error).message}`, 0, cause);
+    }
+    this.#goodbyeIfIdle();
+  }
+
+  #welcome(welcome: Welcome): void {
+    const socket = this.#socket!;
+    this.status = { state: "connected", welcome };
+    this.core.connected(welcome, {
+      limit: welcome.limits.maxMessageSize,
+      send: (message) => socket.send(message as Uint8Array<ArrayBuffer>),
+    });
+    this.#watch(false);
+    this.tell(this.status);
+  }
+
+  /** Looks whether the server is heard. Its pings can't be seen here, so a silent one is asked; one that `wasAsked` has gone. */
+  #watch(wasAsked: boolean): void {
+    if (this.status.state !== "connected" || this.#closing) return;
+    this.#isHeard = false;
+    this.#wait(this.status.welcome.limits.heartbeatTimeout, () => {
+      if (this.#isHeard) this.#watch(false);
+      else if (wasAsked) this.#ended("Silent", "the server is silent");
+      else this.#probe();
+    });
+  }
+
+  #probe(): void {
+    this.core.requests.askAside("Ping", {});
+    this.#watch(true);
+  }
+
+  // ---- The end ----
+
+  #goodbyeIfIdle(): void {
+    if (this.#closing && this.core.requests.isIdle) this.#goodbye();
+  }
+
+  #goodbye(): void {
+    if (this.#isLeaving || !this.#socket) return;
+    this.#isLeaving = true;
+    this.#wait(CLOSE, () => this.#finish(new ClosedError("ByClient")));
+    this.#socket.close(1000);
+  }
+}

@@ -1,0 +1,305 @@
+// What a client knows and wants, without I/O: where each subscription stands, how it goes on after a reconnect, and what comes for it.
+//
+// Owns the subscribers and their cursors. Does not own sockets, nor pauses between connections (`connection`), nor the requests of
+// callers (`requests`). Invariant: a publication goes into a buffer only if it is the next one behind the subscriber's cursor, or
+// behind a `Gap` that says what is missing.
+
+import { encodeCommand, type Received, type Response } from "./codec.js";
+import { type ClosedError, ended, RequestError, timedOut } from "./errors.js";
+import type { Commands, Gap, Publication, Responses, RestoredSubscription, Settled, Uuid, Welcome } from "./protocol.js";
+import { type About, expect, type Line, Requests } from "./requests.js";
+import { BOUND, Subscriber, type Wanted } from "./subscriber.js";
+import { after } from "./timer.js";
+import { subscriptionId } from "./uuid.js";
+
+/** The pause before a resumption is tried again that failed for a time, unless the server says another. In milliseconds. */
+const RETRY = 1000;
+
+export class Core {
+  readonly requests: Requests;
+  /** Why there are no new requests any more. */
+  closed: ClosedError | undefined;
+  #hasProgressed = false;
+  readonly #subscribers = new Map<Uuid, Subscriber>();
+
+  constructor(
+    readonly isDurable: boolean,
+    inFlight: number,
+    requestTimeout: number,
+  ) {
+    this.requests = new Requests(Math.max(inFlight, 1), requestTimeout);
+  }
+
+  /** Asks, and gives the fields of the answer. */
+  async ask<Name extends keyof Commands, Answer extends keyof Responses>(
+    name: Name,
+    fields: Commands[Name],
+    answer: Answer,
+    about: About = {},
+  ): Promise<Responses[Answer]> {
+    if (this.closed) throw ended(this.closed);
+    return expect(answer, await this.requests.ask(name, fields, about));
+  }
+
+  /** The client has ended: everybody who waits is told. */
+  finish(closed: ClosedError): void {
+    this.closed = closed;
+    this.requests.finish(closed);
+    for (const subscriber of this.#subscribers.values()) subscriber.end(closed.cause && ended(closed));
+    this.#subscribers.clear();
+  }
+
+  // ---- Connections ----
+
+  connected(welcome: Welcome, line: Line): void {
+    this.requests.connected(line);
+    const restored = new Map(welcome.subscriptions.map((one) => [one.subscriptionId, one]));
+    for (const subscriber of [...this.#subscribers.values()]) {
+      this.#resume(subscriber, restored.get(subscriber.id), welcome.resumed);
+    }
+    for (const [id, one] of restored) {
+      // Nobody has asked for it yet. Its publications come all the same, so they are kept for whoever will.
+      if (one.kind === "Broadcast" && !this.#subscribers.has(id)) {
+        this.#add(id, { subscription: id, bound: BOUND }, false).live(one);
+      }
+    }
+    this.requests.resend();
+  }
+
+  /** Gives whether the connection was of use. */
+  disconnected(): boolean {
+    const wasOfUse = this.#hasProgressed;
+    this.#hasProgressed = false;
+    this.requests.disconnected();
+    for (const subscriber of this.#subscribers.values()) {
+      subscriber.isAcknowledging = false;
+      if (subscriber.state !== "behind") subscriber.state = "waiting";
+    }
+    return wasOfUse;
+  }
+
+  received({ id, response }: Received): void {
+    if (response.name === "Publication") this.#publication(response.fields);
+    else if (response.name === "Gap") this.#gap(response.fields);
+    else if (response.name === "Deleted") this.#deleted(response.fields.subscriptionId);
+    if (id !== undefined && this.requests.answered(id, response)) this.#hasProgressed = true;
+  }
+
+  // ---- Subscribing ----
+
+  /** Begins a subscription, or takes one up that a durable session has. */
+  subscribe(wanted: Wanted): Subscriber {
+    if (this.closed) throw ended(this.closed);
+    // What can't be encoded is told here, not when there is a connection.
+    encodeCommand("Subscribe", commandOf(wanted));
+    const id = subscriptionId(wanted.subscription);
+    const held = this.#subscribers.get(id);
+    if (held?.isClaimed) throw new RequestError("AlreadySubscribed", "already subscribed");
+    if (held?.place && wanted.from === undefined) {
+      held.isClaimed = true;
+      held.wanted = wanted;
+      return held;
+    }
+    const subscriber = this.#add(id, wanted, true);
+    subscriber.stopTimer = after(this.requests.timeout, () => {
+      subscriber.end(timedOut());
+      this.release(subscriber);
+    });
+    this.#ask(subscriber);
+    return subscriber;
+  }
+
+  #add(id: Uuid, wanted: Wanted, isClaimed: boolean): Subscriber {
+    const subscriber = new Subscriber(this, id, wanted, isClaimed);
+    this.#subscribers.set(id, subscriber);
+    return subscriber;
+  }
+
+  #holds(subscriber: Subscriber): boolean {
+    return this.#subscribers.get(subscriber.id) === subscriber;
+  }
+
+  /** Nobody reads the subscription any more. A durable session keeps it, for whoever asks for it next. */
+  release(released: Subscriber): void {
+    if (!this.#holds(released)) return;
+    const { id, wanted, place, done, acknowledged, state } = released;
+    if (this.isDurable) {
+      // As if it had just been restored: what is not acknowledged comes again.
+      const kept = this.#add(id, { ...wanted, acknowledges: false, bound: BOUND }, false);
+      if (place) {
+        // An acknowledgement under way may have kept the last ones back.
+        const isDone = wanted.acknowledges && done?.epoch === place.epoch && done.sequence > acknowledged;
+        kept.begin({ ...place, sequence: isDone ? done.sequence : acknowledged });
+        kept.answer();
+      }
+      this.#ask(kept);
+    } else {
+      this.#subscribers.delete(id);
+      if (state === "live" || state === "asking") {
+        this.requests.askAside("Unsubscribe", { subscriptionId: wanted.subscription });
+      }
+    }
+  }
+
+  /** The application ends the subscription of this session. */
+  forget(id: Uuid): void {
+    this.#subscribers.get(id)?.end();
+    this.#subscribers.delete(id);
+  }
+
+  /** Sends the `Subscribe` that takes the subscription up where it stands, if there is a connection. */
+  #ask(subscriber: Subscriber): void {
+    if (!this.requests.line) return;
+    const { place, wanted } = subscriber;
+    const command = commandOf(place ? { ...wanted, from: { After: place.sequence }, epoch: place.epoch } : wanted);
+    subscriber.state = "asking";
+    // One at a time; what a connection leaves unanswered is forgotten with it.
+    this.requests.askAside("Subscribe", command, (outcome) => {
+      if (this.#holds(subscriber)) this.#subscribed(subscriber, outcome);
+    });
+    // `from` made the server forget what was acknowledged.
+    if (place) this.#acknowledgeAside(subscriber);
+  }
+
+  #acknowledgeAside({ id, acknowledged: sequence }: Subscriber, then?: () => void): void {
+    if (this.isDurable && sequence > 0) {
+      this.requests.askAside("Acknowledge", { subscriptionId: id, sequence }, then);
+    }
+  }
+
+  #subscribed(subscriber: Subscriber, outcome: Response | RequestError): void {
+    if (outcome instanceof RequestError) {
+      subscriber.state = "waiting";
+      if (outcome.code === "shutting-down") return;
+      if (outcome.temporary && subscriber.isAnswered) {
+        after(outcome.retryAfter ?? RETRY, () => {
+          if (this.#holds(subscriber) && subscriber.state === "waiting") this.#ask(subscriber);
+        });
+      } else {
+        this.#subscribers.delete(subscriber.id);
+        subscriber.end(outcome);
+      }
+    } else if (outcome.name === "Subscribed") {
+      if (subscriber.live(outcome.fields)) this.#epochEnded(subscriber.id);
+      this.#acknowledgeDone(subscriber);
+    }
+  }
+
+  /** Takes a subscription up again on a connection that has just begun. */
+  #resume(subscriber: Subscriber, restored: RestoredSubscription | undefined, wasResumed: boolean): void {
+    const { id, place } = subscriber;
+    const isWanted = subscriber.state !== "behind" || subscriber.isLow;
+    if (place && !restored && this.isDurable && wasResumed) {
+      this.#deleted(id);
+    } else if (!place && restored && subscriber.wanted.from === undefined) {
+      subscriber.live(restored);
+    } else if (place && restored?.epoch === place.epoch && restored.cursor <= place.sequence && isWanted) {
+      subscriber.state = "live";
+      this.#acknowledgeDone(subscriber);
+    } else {
+      if (place && restored?.epoch !== place.epoch) {
+        // Whether the epoch is still the same may be known too late to acknowledge in it.
+        subscriber.acknowledged = 0;
+        this.#epochEnded(id);
+      }
+      if (isWanted) this.#ask(subscriber);
+      else if (restored) this.#leaveTheStream(subscriber);
+    }
+  }
+
+  /** What was acknowledged in an epoch that has ended must not be acknowledged in the next one. */
+  #epochEnded(id: Uuid): void {
+    this.requests.fail(epochEnded(), (name, subscription) => name === "Acknowledge" && subscription === id);
+  }
+
+  #deleted(id: Uuid): void {
+    const subscriber = this.#subscribers.get(id);
+    // One that has not begun is made again by the `Subscribe` that is on its way.
+    if (!subscriber?.place) return;
+    subscriber.push(subscriber.place, { type: "Deleted" });
+    this.forget(id);
+  }
+
+  // ---- Delivery ----
+
+  #publication(publication: Publication): void {
+    const { subscriptionId: id, sequence } = publication;
+    const subscriber = this.#subscribers.get(id);
+    const place = subscriber?.place;
+    if (!place || subscriber.state !== "live" || sequence <= place.sequence) return;
+    if (subscriber.isFull) {
+      subscriber.state = "behind";
+      this.#leaveTheStream(subscriber);
+      return;
+    }
+    this.#gap({ subscriptionId: id, from: 0, to: sequence - 1, cause: "unexplained" });
+    subscriber.place = { epoch: place.epoch, sequence };
+    subscriber.push(subscriber.place, { type: "Publication", ...publication });
+    this.#hasProgressed = true;
+  }
+
+  #gap({ subscriptionId: id, from, to, cause }: Omit<Gap, "cause"> & { cause: Gap["cause"] | "unexplained" }): void {
+    const subscriber = this.#subscribers.get(id);
+    const place = subscriber?.place;
+    if (!place || subscriber.state !== "live" || to <= place.sequence) return;
+    subscriber.place = { epoch: place.epoch, sequence: to };
+    subscriber.push(subscriber.place, { type: "Gap", from: Math.max(from, place.sequence + 1), to, cause });
+  }
+
+  /** Lets the server send as little as it can of a subscription that is behind. */
+  #leaveTheStream(subscriber: Subscriber): void {
+    const reference = { subscriptionId: subscriber.wanted.subscription };
+    if (!this.isDurable) {
+      this.requests.askAside("Unsubscribe", reference);
+    } else if (subscriber.acknowledged > 0) {
+      this.requests.askAside("Subscribe", { ...reference, from: "New" });
+      this.#acknowledgeAside(subscriber);
+    }
+    // Position 0 can't be acknowledged, so a durable session whose reader has done with nothing yet stays where it is: what comes is
+    // dropped.
+  }
+
+  /** The reader has taken something. */
+  taken(subscriber: Subscriber): void {
+    if (!this.#holds(subscriber)) return;
+    this.#acknowledgeDone(subscriber);
+    if (subscriber.state === "behind" && subscriber.isLow) {
+      subscriber.state = "waiting";
+      this.#ask(subscriber);
+    }
+  }
+
+  /** Acknowledges what the application has done with, if it is new; one at a time, so that a fast reader makes few. */
+  #acknowledgeDone(subscriber: Subscriber): void {
+    const { done, place, wanted, acknowledged } = subscriber;
+    if (!wanted.acknowledges || !this.requests.line || subscriber.isAcknowledging) return;
+    if (!done || done.epoch !== place?.epoch || done.sequence <= acknowledged) return;
+    subscriber.acknowledged = done.sequence;
+    subscriber.isAcknowledging = true;
+    this.#acknowledgeAside(subscriber, () => {
+      subscriber.isAcknowledging = false;
+      if (this.#holds(subscriber)) this.#acknowledgeDone(subscriber);
+    });
+  }
+
+  /** Acknowledges for the application. */
+  async acknowledge(reference: string, sequence: number, epoch?: Uuid): Promise<Settled> {
+    const subscription = subscriptionId(reference);
+    const subscriber = this.#subscribers.get(subscription);
+    const place = subscriber?.place;
+    if (place) {
+      if (epoch !== undefined && epoch !== place.epoch) throw epochEnded();
+      // What is above the cursor the server refuses.
+      if (sequence <= place.sequence) subscriber.acknowledged = Math.max(subscriber.acknowledged, sequence);
+    }
+    return this.ask("Acknowledge", { subscriptionId: reference, sequence }, "Acknowledged", { subscription });
+  }
+}
+
+function epochEnded(): RequestError {
+  return new RequestError("EpochEnded", "the epoch has ended");
+}
+
+function commandOf({ subscription, from, epoch }: Wanted): Commands["Subscribe"] {
+  return { subscriptionId: subscription, from, epoch };
+}

@@ -1,0 +1,294 @@
+// One subscription: what the application sees of it (`Subscription`), and where it stands.
+//
+//             Subscribed                      buffer full
+//  waiting ──> asking ──────────────> live ───────────────> behind
+//     ^          ^ ^                   │                      │ half of the buffer is free
+//     │          │ └───────────────────┼──────────────────────┘
+//     └──────────┴── connection ends ──┘
+//
+// A subscription that is behind gets nothing: what comes for it is dropped, and asked for again from its cursor when there is room.
+// That costs sending some twice, and means that a slow reader costs bounded memory, holds up no other subscription, no answer and no
+// heartbeat, and misses nothing. (A WebSocket of a browser can't be read more slowly.)
+//
+// Owns the buffer, and what counts as done: an event is done when the next one is asked for. Does not own what is said to the server:
+// that is the core's.
+
+import type { Core } from "./core.js";
+import { ClosedError, ended, type RequestError } from "./errors.js";
+import type {
+  Gap,
+  Publication,
+  Settled,
+  Subscribed,
+  SubscribeFrom,
+  SubscriptionReference,
+  Uuid,
+} from "./protocol.js";
+
+/** A publication, as an event of a subscription. */
+export interface PublicationEvent extends Publication {
+  type: "Publication";
+}
+
+/** `from` to `to` will not be delivered. */
+export interface GapEvent {
+  type: "Gap";
+  from: number;
+  to: number;
+  /** `unexplained`: the server left them out without a word, which is a defect. */
+  cause: Gap["cause"] | "unexplained";
+}
+
+/**
+ * The log is not the one that the position was of, or ends before it: it was deleted and made again, restored, or is a `Memory` one
+ * of a server that restarted. Delivery goes on with the oldest publication that it holds.
+ */
+export interface NotRecoveredEvent {
+  type: "NotRecovered";
+  /** Where delivery was to go on, where this client knows it. */
+  previous: Place | undefined;
+  /** The log's epoch. */
+  epoch: Uuid;
+  /** The position behind which delivery goes on. */
+  cursor: number;
+}
+
+/** The subscription was deleted; nothing follows. */
+export interface DeletedEvent {
+  type: "Deleted";
+}
+
+/** What a subscription yields. */
+export type Event = PublicationEvent | GapEvent | NotRecoveredEvent | DeletedEvent;
+
+/** A sequence in one life of the log. */
+export interface Place {
+  epoch: Uuid;
+  sequence: number;
+}
+
+/** How much a buffer holds: so many events (at least one), and bytes of payload. */
+export interface Bound {
+  events: number;
+  bytes: number;
+}
+
+export const BOUND: Bound = { events: 4096, bytes: 4 << 20 };
+
+/**
+ * The events of one subscription, for `for await`. It ends when the subscription was deleted or the client closed, or throws why it
+ * ended.
+ *
+ * Leaving the loop unsubscribes a transient session. A durable one keeps the subscription and its cursor, for the next `subscribe`
+ * of this client or another. An object that is never iterated is held by the client until `unsubscribe` or `return`.
+ */
+export interface Subscription extends AsyncIterableIterator<Event, undefined> {
+  /** Resolves when the subscription has begun. If it does not, the error is thrown by the iteration too. */
+  readonly subscribed: Promise<void>;
+  /** The subscription's id. */
+  readonly id: Uuid;
+  /** The epoch of the last event, or of the beginning; `undefined` until it has begun. */
+  readonly epoch: Uuid | undefined;
+  /**
+   * The sequence of the last event, or the position behind which delivery began; `undefined` until it has begun. With `epoch` it is
+   * what another `{ After: position }` goes on from.
+   */
+  readonly position: number | undefined;
+  [Symbol.asyncIterator](): this;
+  /** The next event. With the one before, the reader is done: a durable session acknowledges it. */
+  next(): Promise<IteratorResult<Event, undefined>>;
+  /** Ends the iteration, as leaving a `for await` does. What was taken last comes again to a durable session. */
+  return(): Promise<IteratorResult<Event, undefined>>;
+  /** Acknowledges every publication of the current epoch up to `sequence`, so that a durable session resumes behind it. */
+  acknowledge(sequence: number): Promise<Settled>;
+  /** Ends the subscription of this session, of a durable one too. */
+  unsubscribe(): Promise<void>;
+}
+
+/** What the application asked for. */
+export interface Wanted {
+  subscription: SubscriptionReference;
+  from?: SubscribeFrom | undefined;
+  epoch?: Uuid | undefined;
+  bound: Bound;
+  /** Whether what was taken is acknowledged by itself (durable sessions). */
+  acknowledges?: boolean;
+}
+
+type Result = IteratorResult<Event, undefined>;
+
+const END = { done: true, value: undefined } as const;
+
+export class Subscriber implements Subscription {
+  readonly subscribed: Promise<void>;
+
+  /** `waiting` is for a connection, or for the time to try again; `asking` for the answer to a request. */
+  state: "waiting" | "asking" | "live" | "behind" = "waiting";
+  /** The last sequence that went into the buffer; `undefined` until the first `Subscribed`. */
+  place: Place | undefined;
+  /** Where a durable session resumes in the server's view, as far as this client knows. */
+  acknowledged = 0;
+  isAcknowledging = false;
+  /** Whether the application was told that it began, or that it will not. */
+  isAnswered = false;
+  /** Ends the patience with the first `Subscribed`. */
+  stopTimer: (() => void) | undefined;
+  /** The last publication with which the reader is done. */
+  done: Place | undefined;
+
+  /** Of the last event, or of the beginning. */
+  #at: Place | undefined;
+  #answer!: (error?: RequestError) => void;
+  #events: [Place, Event][] = [];
+  #bytes = 0;
+  readonly #readers: [(result: Result) => void, (error: RequestError) => void][] = [];
+  /** The publication that was taken last. */
+  #taken: Place | undefined;
+  /** That nothing follows, and why, until that is told. */
+  #end: { error?: RequestError | undefined } | undefined;
+
+  constructor(
+    readonly core: Core,
+    readonly id: Uuid,
+    public wanted: Wanted,
+    /** Whether the application has it. */
+    public isClaimed: boolean,
+  ) {
+    this.subscribed = new Promise((resolve, reject) => {
+      this.#answer = (error) => (error ? reject(error) : resolve());
+    });
+    // Whoever iterates is told as well.
+    this.subscribed.catch(() => {});
+  }
+
+  // ---- For the application ----
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  get epoch(): Uuid | undefined {
+    return this.#at?.epoch;
+  }
+
+  get position(): number | undefined {
+    return this.#at?.sequence;
+  }
+
+  next(): Promise<Result> {
+    this.done = this.#taken ?? this.done;
+    this.#taken = undefined;
+    const next = this.#events.shift();
+    if (next) this.#bytes -= size(next[1]);
+    const taken = next
+      ? Promise.resolve(this.#take(next))
+      : new Promise<Result>((...reader) => {
+          this.#readers.push(reader);
+          this.#tellEnd();
+        });
+    this.core.taken(this);
+    return taken;
+  }
+
+  return(): Promise<Result> {
+    this.#events = [];
+    this.end();
+    this.#end = {};
+    this.core.release(this);
+    return Promise.resolve(END);
+  }
+
+  acknowledge(sequence: number): Promise<Settled> {
+    return this.core.acknowledge(this.id, sequence, this.epoch);
+  }
+
+  async unsubscribe(): Promise<void> {
+    this.core.forget(this.id);
+    this.#events = [];
+    await this.core.ask("Unsubscribe", { subscriptionId: this.wanted.subscription }, "Unsubscribed");
+  }
+
+  // ---- The buffer ----
+
+  get isFull(): boolean {
+    const { events, bytes } = this.wanted.bound;
+    const { length } = this.#events;
+    return length > 0 && (length >= events || this.#bytes >= bytes);
+  }
+
+  /** Whether at least half is free. */
+  get isLow(): boolean {
+    const { events, bytes } = this.wanted.bound;
+    return this.#events.length * 2 <= events && this.#bytes * 2 <= bytes;
+  }
+
+  /** Adds an event, also to a full buffer: whoever adds publications asks before. */
+  push(place: Place, event: Event): void {
+    const reader = this.#readers.shift();
+    if (reader) {
+      reader[0](this.#take([place, event]));
+    } else {
+      this.#events.push([place, event]);
+      this.#bytes += size(event);
+    }
+  }
+
+  #take([place, event]: [Place, Event]): Result {
+    this.#at = place;
+    if (event.type === "Publication") this.#taken = place;
+    return { done: false, value: event };
+  }
+
+  /** No more events after those that are in it. */
+  end(error?: RequestError): void {
+    this.answer(error ?? ended(new ClosedError("ByClient")));
+    this.#end ??= { error };
+    this.#tellEnd();
+  }
+
+  #tellEnd(): void {
+    if (!this.#end) return;
+    for (const [resolve, reject] of this.#readers.splice(0)) {
+      if (this.#end.error) reject(this.#end.error);
+      else resolve(END);
+      // Once is enough.
+      this.#end = {};
+    }
+  }
+
+  // ---- Where it stands ----
+
+  /** Tells the application that the subscription has begun, or why it will not. */
+  answer(error?: RequestError): void {
+    if (this.isAnswered) return;
+    this.isAnswered = true;
+    this.stopTimer?.();
+    this.#answer(error);
+  }
+
+  begin(place: Place): void {
+    this.place = place;
+    this.acknowledged = place.sequence;
+    if (!this.isAnswered) this.#at = place;
+  }
+
+  /** Goes on where the server says that delivery begins, and tells if that is elsewhere. `true` if the epoch has ended. */
+  live({ epoch, cursor = 0, recovered }: Pick<Subscribed, "epoch" | "cursor" | "recovered">): boolean {
+    const { place, wanted } = this;
+    const { from } = wanted;
+    const asked =
+      typeof from === "object" && "After" in from ? { epoch: wanted.epoch ?? epoch, sequence: from.After } : undefined;
+    const previous = place ?? asked;
+    // Where it is the same, retention may have taken something behind the cursor, of which a `Gap` tells next.
+    const isSame = previous?.epoch === epoch && previous.sequence === cursor;
+    this.state = "live";
+    if (!place || !isSame) this.begin({ epoch, sequence: cursor });
+    if (!isSame && (place || !recovered)) this.push(this.place!, { type: "NotRecovered", previous, epoch, cursor });
+    this.answer();
+    return place !== undefined && place.epoch !== epoch;
+  }
+}
+
+function size(event: Event): number {
+  return event.type === "Publication" ? event.data.length : 0;
+}
