@@ -370,6 +370,7 @@ fn broker(config: &Config, recovered: Recovered, reader: LogReader) -> Broker {
         max_subscriptions: config.max_subscriptions,
         max_sessions: config.max_sessions,
         session_expiry: millis(config.session_expiry),
+        outbox_size: config.outbox_size as u64,
         memory_log: config.memory_log,
         limits: Limits {
             max_message_size: config.max_message_size as u64,

@@ -10,7 +10,7 @@
 mod support;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     fs,
     sync::{
         Arc,
@@ -370,4 +370,156 @@ async fn kill_9_while_starting_is_no_harm() {
     assert!(client.log("orders").await == before);
     let next = client.publish("orders", b"x").await;
     assert_eq!(next.number("sequence"), 21);
+}
+
+/// What a worker of a Queue saw, by sequence.
+#[derive(Default)]
+struct Worked {
+    /// The newest delivery of each.
+    deliveries: HashMap<u64, u64>,
+    /// Acknowledged, and answered so.
+    settled: HashSet<u64>,
+    /// Acknowledged, but the answer did not come.
+    asked: HashSet<u64>,
+}
+
+/// Acknowledges what comes, now and then late and in another order, until the connection ends.
+async fn work_along(mut client: Client, queue: &str, seed: u64) -> Worked {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut worked = Worked::default();
+    let mut held = Vec::new();
+    let mut requests: HashMap<u64, Vec<u64>> = HashMap::new();
+    while let Event::Response(response) = client.event().await {
+        if response.name == "Publication" {
+            let sequence = response.number("sequence");
+            let delivery = response.number("delivery");
+            let before = worked.deliveries.insert(sequence, delivery);
+            assert!(before.is_none_or(|before| before < delivery));
+            assert!(!worked.settled.contains(&sequence), "{sequence} came again");
+            held.push((sequence, response.uuid("publication_id")));
+            if held.len() < 20 {
+                continue;
+            }
+            random.shuffle(&mut held);
+            let done = held.split_off(random.usize(..20));
+            let ids: Vec<_> = done.iter().map(|(_, id)| *id).collect();
+            let done: Vec<_> = done.iter().map(|(sequence, _)| *sequence).collect();
+            worked.asked.extend(&done);
+            let fields = fields! { "subscription_id": queue, "publication_ids": ids };
+            match client.try_request("Acknowledge", fields).await {
+                Some(request) => _ = requests.insert(request, done),
+                None => break,
+            }
+        } else {
+            let id = response.id.unwrap();
+            let response = response.expect("Acknowledged");
+            assert!(response.uuids("lost").is_empty());
+            for sequence in requests.remove(&id).unwrap() {
+                worked.asked.remove(&sequence);
+                worked.settled.insert(sequence);
+            }
+        }
+    }
+    worked
+}
+
+#[tokio::test]
+async fn kill_9_while_workers_work_brings_nothing_again_that_was_acknowledged_and_all_else() {
+    const WORKERS: usize = 8;
+    let mut random = fastrand::Rng::with_seed(seed());
+    for durability in ["Synced", "Written"] {
+        let mut server = Process::start(&[]);
+        let mut client = server.client().await;
+        let settings = fields! { "durability": durability, "max_deliveries": 0 };
+        let fields = fields! { "subscription_id": "work", "kind": "Queue", "settings": settings };
+        client.call("CreateSubscription", fields).await;
+        let (mut settled, mut asked) = (HashSet::new(), HashSet::new());
+        let mut deliveries: HashMap<u64, u64> = HashMap::new();
+        let mut last = 0;
+        for _ in 0..ROUNDS {
+            let mut workers = Vec::new();
+            for _ in 0..WORKERS {
+                let mut worker = server.client().await;
+                let fields = fields! { "subscription_id": "work", "prefetch": 50 };
+                worker.call("Subscribe", fields).await;
+                workers.push(tokio::spawn(work_along(worker, "work", random.u64(..))));
+            }
+            let publisher = server.client().await;
+            let publishing = tokio::spawn(publish_to(publisher, "work"));
+            let enough = last + random.u64(500..3_000);
+            let mut watcher = server.client().await;
+            eventually("enough is published", async || {
+                watcher.meta("work").await.number("last_sequence") >= enough
+            })
+            .await;
+            server.kill();
+            last = last.max(publishing.await.unwrap());
+            for worker in workers {
+                let worked = worker.await.unwrap();
+                for (sequence, delivery) in worked.deliveries {
+                    assert!(!settled.contains(&sequence), "{sequence} came again");
+                    let newest = deliveries.entry(sequence).or_default();
+                    *newest = delivery.max(*newest);
+                }
+                settled.extend(worked.settled);
+                asked.extend(worked.asked);
+            }
+            server.start_again();
+        }
+        // Everything else comes, in order, as often as is told.
+        let mut client = server.client().await;
+        let meta = client.meta("work").await;
+        last = last.max(meta.number("last_sequence"));
+        let pending = meta.number("pending");
+        let fields = fields! { "subscription_id": "work", "prefetch": 65_535 };
+        client.call("Subscribe", fields).await;
+        let mut came = BTreeSet::new();
+        for _ in 0..pending {
+            let publication = client.next().await.expect("Publication");
+            let sequence = publication.number("sequence");
+            assert!(came.last().is_none_or(|last| *last < sequence));
+            let before = deliveries.get(&sequence).copied().unwrap_or_default();
+            assert!(publication.number("delivery") > before);
+            came.insert(sequence);
+        }
+        client.hears_nothing().await;
+        for sequence in 1..=last {
+            let is_settled = settled.contains(&sequence);
+            assert!(
+                !(is_settled && came.contains(&sequence)),
+                "{sequence} came again"
+            );
+            let is_known = is_settled || asked.contains(&sequence) || came.contains(&sequence);
+            assert!(is_known, "{sequence} is lost");
+        }
+        println!(
+            "{durability}: {} settled, {} came",
+            settled.len(),
+            came.len()
+        );
+    }
+}
+
+/// Submits until the connection ends; gives the last sequence that was answered.
+async fn publish_to(mut client: Client, queue: &str) -> u64 {
+    let mut last = 0;
+    let mut under_way = 0;
+    loop {
+        while under_way < WINDOW {
+            let fields = fields! { "subscription_id": queue, "submission": &[7; 100] };
+            if client
+                .try_request("SubmitPublication", fields)
+                .await
+                .is_none()
+            {
+                return last;
+            }
+            under_way += 1;
+        }
+        let Event::Response(response) = client.event().await else {
+            return last;
+        };
+        last = response.expect("Submitted").number("sequence");
+        under_way -= 1;
+    }
 }

@@ -85,6 +85,10 @@ impl Hubs {
 fn cost(effect: &Effect) -> u64 {
     match effect {
         Effect::Publications(delivery) => delivery.chunk.frames.len() as u64,
+        Effect::Deliver(delivery) => {
+            let frames = delivery.publications.iter();
+            frames.map(|(frame, _)| frame.len() as u64).sum()
+        }
         _ => 0,
     }
 }

@@ -8,9 +8,12 @@ use crate::{
     datalog::{LogReader, ReadError},
     domain::{
         Cut, Ids, KnownIds, LogNumber, Page, Read, ReadLog, answer_read,
-        broker::{RetentionCheck, RetentionCut},
+        broker::{QueueLoad, RetentionCheck, RetentionCut},
+        queue::{LOAD_SIZE, Range},
     },
-    protocol::{ErrorCode, PublicationId, Sequence, ServerError, ServerResponse, Timestamp},
+    protocol::{
+        ErrorCode, PublicationId, Retention, Sequence, ServerError, ServerResponse, Timestamp,
+    },
 };
 
 /// One thread of the pool.
@@ -112,6 +115,55 @@ impl Handler<DataLogSince> for LogFetcher {
     }
 }
 
+/// A part of a Queue's log. Answered with what was read of the ranges, in order, as far as it went; `None` if it can't be read.
+#[derive(Message)]
+#[rtype(result = "Option<Vec<(Range, Page)>>")]
+pub(crate) struct DataLogLoad(pub(crate) QueueLoad);
+
+impl Handler<DataLogLoad> for LogFetcher {
+    type Result = Option<Vec<(Range, Page)>>;
+
+    fn handle(&mut self, DataLogLoad(load): DataLogLoad, _: &mut Self::Context) -> Self::Result {
+        match self.load(&load) {
+            Ok(pages) => Some(pages),
+            // It was deleted meanwhile.
+            Err(ReadError::Gone) => None,
+            Err(error) => {
+                log::warn!("the Queue {} has to wait: {error}", load.subscription);
+                None
+            }
+        }
+    }
+}
+
+impl LogFetcher {
+    fn load(&self, load: &QueueLoad) -> Result<Vec<(Range, Page)>, ReadError> {
+        let (mut pages, mut room) = (Vec::new(), LOAD_SIZE);
+        for &(first, last) in &load.ranges {
+            let mut reached = first.previous();
+            while reached < last && room > 0 {
+                let page = self.reader.page(load.log, reached, last, room)?;
+                let gap = page.gap.map_or(Sequence::ZERO, |gap| gap.to);
+                let position = page.last.max(gap);
+                room = room.saturating_sub(page.frames.len());
+                pages.push(((reached.next(), last), page));
+                if position <= reached {
+                    break;
+                }
+                reached = position;
+            }
+        }
+        Ok(pages)
+    }
+}
+
+/// Limits that keep nothing.
+const EVERYTHING: Retention = Retention {
+    max_publications: Some(0),
+    max_bytes: None,
+    max_age: None,
+};
+
 /// Where logs that are over their limits are to be cut.
 #[derive(Message)]
 #[rtype(result = "Vec<RetentionCut>")]
@@ -133,9 +185,17 @@ impl Handler<DataLogCut> for LogFetcher {
                 subscription,
                 log,
                 last,
+                through,
                 retention,
             } = check;
-            match self.reader.cut(log, last, retention, now) {
+            let cut = match self.reader.cut(log, last, retention, now) {
+                // What is behind is not settled: everything up to there is taken.
+                Ok(Some(cut)) if cut.first > through.next() => {
+                    self.reader.cut(log, through, EVERYTHING, now)
+                }
+                cut => cut,
+            };
+            match cut {
                 Ok(cut) => cut.map(|cut: Cut| RetentionCut {
                     subscription,
                     log,
@@ -201,6 +261,14 @@ impl KnownIds for CommittedIds {
             Ok(found) => Ok(found.into_iter().next().flatten()),
             // Nothing of it is committed yet.
             Err(ReadError::Gone) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn bytes_through(&self, log: LogNumber, last: Sequence) -> Result<u64, String> {
+        match self.0.cut(log, last, EVERYTHING, Timestamp(0)) {
+            Ok(cut) => Ok(cut.map_or(0, |cut| cut.removed_bytes)),
+            Err(ReadError::Gone) => Ok(0),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -65,6 +65,16 @@ pub(crate) struct Disconnected {
 #[rtype(result = "()")]
 pub(crate) struct Cursors(pub(crate) Vec<(ConnectionId, Vec<Handed>)>);
 
+/// A socket took so many bytes of a Queue's publications since its connection subscribes.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct QueueWritten {
+    pub(crate) connection: ConnectionId,
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) log: LogNumber,
+    pub(crate) bytes: u64,
+}
+
 /// A page of a Memory subscription.
 #[derive(Message)]
 #[rtype(result = "Result<Page, ReadError>")]

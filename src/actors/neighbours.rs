@@ -4,7 +4,7 @@ use actix::{Actor, Addr, Context, Handler, Recipient};
 
 use super::{
     log_reader::{DataLogFetch, DataLogPage, DataLogSince, LogFetcher},
-    messages::{Connect, Cursors, Disconnected, Forward, MayConnect, MemoryPage},
+    messages::{Connect, Cursors, Disconnected, Forward, MayConnect, MemoryPage, QueueWritten},
 };
 
 /// The actors that a worker sends to.
@@ -16,6 +16,7 @@ pub(crate) struct Neighbours {
     pub(super) disconnected: Recipient<Disconnected>,
     pub(super) cursors: Recipient<Cursors>,
     pub(super) memory_page: Recipient<MemoryPage>,
+    pub(super) queue_written: Recipient<QueueWritten>,
     pub(super) fetch: Recipient<DataLogFetch>,
     pub(super) page: Recipient<DataLogPage>,
     pub(super) since: Recipient<DataLogSince>,
@@ -31,7 +32,8 @@ impl Neighbours {
             + Handler<Forward>
             + Handler<Disconnected>
             + Handler<Cursors>
-            + Handler<MemoryPage>,
+            + Handler<MemoryPage>
+            + Handler<QueueWritten>,
     {
         Self {
             may_connect: pubsub.clone().recipient(),
@@ -40,6 +42,7 @@ impl Neighbours {
             disconnected: pubsub.clone().recipient(),
             cursors: pubsub.clone().recipient(),
             memory_page: pubsub.clone().recipient(),
+            queue_written: pubsub.clone().recipient(),
             fetch: fetchers.clone().recipient(),
             page: fetchers.clone().recipient(),
             since: fetchers.clone().recipient(),

@@ -5,12 +5,12 @@
 
 use std::{
     collections::VecDeque,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture,
-    WrapFuture,
+    SpawnHandle, WrapFuture,
 };
 use tokio::sync::oneshot;
 
@@ -18,8 +18,10 @@ use super::{
     data_logger::{Attach, DataLogPut, DataLogger},
     hub::{Hub, TakeOver},
     hubs::{Hubs, RegisterHub},
-    log_reader::{DataLogCut, LogFetcher},
-    messages::{Connect, Cursors, Disconnected, Forward, Incoming, MayConnect, MemoryPage},
+    log_reader::{DataLogCut, DataLogLoad, LogFetcher},
+    messages::{
+        Connect, Cursors, Disconnected, Forward, Incoming, MayConnect, MemoryPage, QueueWritten,
+    },
 };
 use crate::{
     datalog::{Page, ReadError, Space},
@@ -35,6 +37,9 @@ const RETENTION_PARTS: u32 = 20;
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a connection that is taken over may take to tell its cursors; then the written ones count.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The timer of the queues comes no more often than this, however many leases end: milliseconds.
+const TIMER_GRAIN: u64 = 10;
 
 /// Commands after which what is ready is sent although more wait: a mailbox that is never empty must not hold anything up.
 const MAX_UNFLUSHED: usize = 512;
@@ -56,6 +61,9 @@ pub(crate) struct PubSubService {
     /// Commands since the last flush.
     unflushed: usize,
     retention_is_read: bool,
+    started: Instant,
+    /// The timer for all queues, and when it comes: milliseconds since the actor was made.
+    timer: Option<(u64, SpawnHandle)>,
     /// Those who wait until everything that came is released.
     drained: Vec<oneshot::Sender<()>>,
 }
@@ -85,13 +93,15 @@ impl PubSubService {
             flush_is_due: false,
             unflushed: 0,
             retention_is_read: false,
+            started: Instant::now(),
+            timer: None,
             drained: Vec::new(),
         }
     }
 
     /// Applies commands as far as the log can promise room; the others wait, and all that comes behind them.
     fn apply(&mut self, forward: Forward) {
-        let now = now();
+        let now = self.read_clock();
         let Forward {
             connection,
             incoming,
@@ -154,31 +164,82 @@ impl PubSubService {
     }
 
     fn connect(&mut self, message: &Connect, ctx: &mut Context<Self>) {
+        let now = self.read_clock();
         let taken_over = self
             .broker
-            .connect(message.connection, message.identity, now());
+            .connect(message.connection, message.identity, now);
         if let Some(old) = taken_over {
             self.take_over(old, ctx);
         }
     }
 
     fn disconnect(&mut self, message: &Disconnected) {
+        let now = self.read_clock();
         self.broker
-            .disconnected(message.connection, &message.handed, now());
+            .disconnected(message.connection, &message.handed, now);
+    }
+
+    /// The wall clock; the broker knows it, and the one that never jumps, from then on.
+    fn read_clock(&mut self) -> Timestamp {
+        let now = now();
+        self.broker.set_clock(now, self.uptime());
+        now
+    }
+
+    fn uptime(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Sees to it that the timer comes when the first queue has to be looked at.
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        let Some(due) = self.broker.next_due() else {
+            return;
+        };
+        if let Some((at, timer)) = self.timer {
+            if at <= due {
+                return;
+            }
+            ctx.cancel_future(timer);
+        }
+        let wait = due.saturating_sub(self.uptime()).max(TIMER_GRAIN);
+        let timer = ctx.run_later(Duration::from_millis(wait), |actor, ctx| {
+            actor.timer = None;
+            actor.read_clock();
+            actor.broker.expire_leases();
+            actor.flush(ctx);
+        });
+        self.timer = Some((due, timer));
+    }
+
+    /// Asks for what queues want read.
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        for load in self.broker.take_loads() {
+            let (subscription, log) = (load.subscription, load.log);
+            let pages = self.fetchers.send(DataLogLoad(load));
+            ctx.spawn(pages.into_actor(self).map(move |pages, actor, ctx| {
+                actor.read_clock();
+                actor
+                    .broker
+                    .loaded(subscription, log, pages.unwrap_or_default());
+                actor.flush_soon(ctx);
+            }));
+        }
     }
 
     /// Sends what is ready when the mailbox is empty: what comes together leaves together.
     fn flush_soon(&mut self, ctx: &mut Context<Self>) {
         if self.unflushed >= MAX_UNFLUSHED {
-            self.flush();
+            self.flush(ctx);
         } else if !self.flush_is_due {
             self.flush_is_due = true;
             ctx.notify(Flush);
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, ctx: &mut Context<Self>) {
         self.unflushed = 0;
+        self.load(ctx);
+        self.set_timer(ctx);
         if let Some(SealedBatch {
             at_write, at_sync, ..
         }) = self.broker.take_direct()
@@ -225,6 +286,7 @@ impl PubSubService {
     }
 
     fn taken_over(&mut self, old: ConnectionId, handed: &[Handed], ctx: &mut Context<Self>) {
+        self.read_clock();
         self.broker.taken_over(old, handed);
         self.flush_soon(ctx);
     }
@@ -280,9 +342,9 @@ struct Flush;
 impl Handler<Flush> for PubSubService {
     type Result = ();
 
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
         self.flush_is_due = false;
-        self.flush();
+        self.flush(ctx);
     }
 }
 
@@ -352,6 +414,23 @@ impl Handler<Cursors> for PubSubService {
     }
 }
 
+impl Handler<QueueWritten> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, message: QueueWritten, ctx: &mut Self::Context) {
+        let QueueWritten {
+            connection,
+            subscription,
+            log,
+            bytes,
+        } = message;
+        self.read_clock();
+        self.broker
+            .queue_written(connection, subscription, log, bytes);
+        self.flush_soon(ctx);
+    }
+}
+
 impl Handler<MemoryPage> for PubSubService {
     type Result = Result<Page, ReadError>;
 
@@ -390,11 +469,12 @@ impl Handler<Committed> for PubSubService {
             space,
         } = message;
         self.is_committing = false;
+        self.read_clock();
         self.broker.committed(number, size);
         self.broker.set_room(space.guaranteed, space.full);
         self.apply_deferred(ctx);
         // At once, not behind the mailbox: DataLogger is idle until then.
-        self.flush();
+        self.flush(ctx);
     }
 }
 
@@ -418,7 +498,7 @@ impl Handler<CommitFailed> for PubSubService {
         self.broker
             .commit_failed(message.batch, message.was_written);
         self.apply_deferred(ctx);
-        self.flush();
+        self.flush(ctx);
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{sync::Notify, task::coop::unconstrained};
 use super::{
     closing::DISCARD_TIMEOUT,
     hub::table::Table,
-    messages::{Connect, Forward, Incoming, MayConnect},
+    messages::{Connect, Forward, Incoming, MayConnect, QueueWritten},
     neighbours::Neighbours,
 };
 use crate::{
@@ -333,6 +333,7 @@ impl Worker {
         }
         let (written, credited) = connection.write();
         self.give_back(connection, credited);
+        self.tell_written(connection);
         match written {
             Ok(Written::All | Written::Some) => {}
             Err(_) => return self.end(connection),
@@ -344,6 +345,19 @@ impl Worker {
             connection.hurry(self.now() + DISCARD_TIMEOUT);
         }
         self.serve_behind(connection);
+    }
+
+    /// Tells how much of what was leased to a connection its socket took: those who have much unwritten are leased nothing more.
+    fn tell_written(&self, connection: &Connection) {
+        for (subscription, log, bytes) in connection.newly_written(self.outbox_size as u64 / 4) {
+            // Without waiting: one for many publications, each of which was leased.
+            self.neighbours.queue_written.do_send(QueueWritten {
+                connection: connection.id(),
+                subscription,
+                log,
+                bytes,
+            });
+        }
     }
 
     /// Gives a connection credit back, and wakes its session if it waits for that.

@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr, and what went wrong is one sentence there. Each command has its own file; nothing
 //! outside of this folder reads arguments or the environment.
 
+mod allocator;
 mod bench;
 mod connect;
 mod environment;

@@ -18,7 +18,9 @@ use infotainer::{
 };
 
 use super::{
-    Cli, Failure, environment,
+    Cli, Failure, allocator,
+    connect::DEFAULT_SERVER,
+    environment,
     logging::{self, Format},
     values,
 };
@@ -209,6 +211,7 @@ pub(super) fn run(serve: ServeArgs, args: &[OsString]) -> Result<(), Failure> {
         }
     }
     raise_file_limit(config.max_connections)?;
+    allocator::share_heaps(config.workers);
     serve_until_stopped(config)
 }
 
@@ -279,16 +282,21 @@ fn announce(
     let data_dir = data_dir
         .canonicalize()
         .unwrap_or_else(|_| data_dir.to_owned());
-    writeln!(out, "infotainer {version} listens on ws://{address}/ws")?;
+    let url = format!("ws://{address}/ws");
+    writeln!(out, "infotainer {version} listens on {url}")?;
     writeln!(out, "data:      {}", data_dir.display())?;
     let mut label = "recovered:";
     for line in recovered.to_string().lines() {
         writeln!(out, "{label:10} {line}")?;
         label = "";
     }
+    let there = match &*url {
+        DEFAULT_SERVER => String::new(),
+        _ => format!(" --server {url}"),
+    };
     writeln!(
         out,
-        "next:      curl http://{address}/healthz, or a client as in README.md under \"The first minute\"; Ctrl-C stops"
+        "next:      infotainer sub greetings{there}, and in another terminal infotainer pub greetings hello{there}; Ctrl-C stops"
     )?;
     out.flush()
 }
@@ -333,7 +341,7 @@ mod tests {
                 "data:      /nowhere/data",
                 "recovered: 3 logs",
                 "           7 bytes were cut",
-                "next:      curl http://127.0.0.1:8949/healthz, or a client as in README.md under \"The first minute\"; Ctrl-C stops",
+                "next:      infotainer sub greetings, and in another terminal infotainer pub greetings hello; Ctrl-C stops",
             ]
         );
     }

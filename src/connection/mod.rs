@@ -46,8 +46,13 @@ pub(crate) use subscriber::{Offer, Subscriber};
 
 use crate::{
     domain::{Chunk, ConnectionId, Effect, Handed},
-    protocol::{RequestId, ServerResponse, SubscriptionId, codec::encode_response},
+    protocol::{
+        RequestId, ServerResponse, StoredPublication, SubscriptionId, codec::encode_response,
+    },
 };
+
+/// Publications of a Queue are joined up to so many bytes.
+const LEASED_ITEM: usize = 64 << 10;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +121,8 @@ pub(crate) struct Connection {
     /// When a closing connection is dropped; milliseconds since the worker began.
     close_by: Cell<u64>,
     subscribers: RefCell<Vec<Rc<Subscriber>>>,
+    /// It subscribed a Queue at least once.
+    has_queues: Cell<bool>,
     /// Those that need pages, in turn.
     behind: RefCell<VecDeque<Rc<Subscriber>>>,
     paging: Cell<Paging>,
@@ -160,6 +167,7 @@ impl Connection {
             peer_closed: Cell::new(false),
             close_by: Cell::new(u64::MAX),
             subscribers: RefCell::new(Vec::new()),
+            has_queues: Cell::new(false),
             behind: RefCell::new(VecDeque::new()),
             paging: Cell::new(Paging::Idle),
             page_failed: Cell::new(false),
@@ -360,6 +368,27 @@ impl Connection {
             outbox.push(Rc::clone(subscriber), chunk.frames.clone(), chunk.last);
         }
         offer
+    }
+
+    /// Queues publications of a Queue that one of the connection's subscribers has on lease.
+    pub(crate) fn deliver_leased(
+        &self,
+        subscriber: &Rc<Subscriber>,
+        publications: &[(Bytes, u32)],
+    ) {
+        let mut outbox = self.outbox.borrow_mut();
+        let (mut out, mut leased) = (Vec::new(), 0);
+        for (place, (frame, delivery)) in publications.iter().enumerate() {
+            if let Ok((publication, _)) = StoredPublication::split_first(frame) {
+                publication.encode_delivery(u64::from(*delivery), &mut out);
+            }
+            leased += frame.len();
+            // Items of this size go one by one when they are written.
+            if out.len() >= LEASED_ITEM || place + 1 == publications.len() {
+                let last = subscriber.lease(mem::take(&mut leased));
+                outbox.push(Rc::clone(subscriber), mem::take(&mut out).into(), last);
+            }
+        }
     }
 
     /// What only its owner changes: see [`Outbox`].

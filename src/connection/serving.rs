@@ -6,7 +6,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use super::{Connection, Held, Paging, Subscriber};
 use crate::{
-    domain::{Effect, Handed},
+    domain::{Effect, Handed, LogNumber},
     protocol::{Sequence, SubscriptionId},
 };
 
@@ -23,6 +23,9 @@ impl Connection {
 
     /// Adds a subscriber.
     pub(crate) fn add_subscriber(&self, subscriber: Rc<Subscriber>) {
+        if subscriber.is_of_queue() {
+            self.has_queues.set(true);
+        }
         self.subscribers.borrow_mut().push(subscriber);
     }
 
@@ -45,14 +48,27 @@ impl Connection {
     /// How far each was served.
     pub(crate) fn cursors(&self) -> Vec<Handed> {
         let subscribers = self.subscribers.borrow();
-        subscribers.iter().map(|one| one.cursor()).collect()
+        let broadcast = subscribers.iter().filter(|one| !one.is_of_queue());
+        broadcast.map(|one| one.cursor()).collect()
     }
 
     /// How far those were served that moved since the last time.
     pub(crate) fn changed_cursors(&self) -> Vec<Handed> {
         let subscribers = self.subscribers.borrow();
-        let changed = subscribers.iter();
+        let changed = subscribers.iter().filter(|one| !one.is_of_queue());
         changed.filter_map(|one| one.changed_cursor()).collect()
+    }
+
+    /// What the socket took of each Queue, where that is `step` bytes more than the last time.
+    pub(crate) fn newly_written(&self, step: u64) -> Vec<(SubscriptionId, LogNumber, u64)> {
+        if !self.has_queues.get() {
+            return Vec::new();
+        }
+        let subscribers = self.subscribers.borrow();
+        subscribers
+            .iter()
+            .filter_map(|one| Some((one.subscription, one.log, one.newly_written(step)?)))
+            .collect()
     }
 
     /// Puts a subscriber among those that need pages.

@@ -35,6 +35,8 @@ pub(crate) struct Subscriber {
     place: Cell<Option<u32>>,
     is_attached: Cell<bool>,
     awaits_turn: Cell<bool>,
+    /// Of a Queue: what is sent was leased one by one, so positions count the bytes of that.
+    is_of_queue: bool,
 }
 
 /// What becomes of a released chunk.
@@ -75,7 +77,41 @@ impl Subscriber {
             place: Cell::new(None),
             is_attached: Cell::new(true),
             awaits_turn: Cell::new(false),
+            is_of_queue: false,
         }
+    }
+
+    /// The same in a Queue. Its positions are not those of the log: they count the bytes that were leased to it.
+    pub(crate) fn of_queue(self) -> Self {
+        Self {
+            position: Cell::new(Sequence::ZERO),
+            handed: Cell::new(Sequence::ZERO),
+            is_of_queue: true,
+            ..self
+        }
+    }
+
+    /// Whether it takes part in a Queue.
+    pub(crate) fn is_of_queue(&self) -> bool {
+        self.is_of_queue
+    }
+
+    /// So many bytes of a Queue's publications are queued. Returns its position behind them.
+    pub(crate) fn lease(&self, bytes: usize) -> Sequence {
+        let position = Sequence(self.position.get().0 + bytes as u64);
+        self.position.set(position);
+        position
+    }
+
+    /// How many bytes of a Queue's publications the socket took, if that is `step` more than the last time.
+    pub(crate) fn newly_written(&self, step: u64) -> Option<u64> {
+        let handed = self.handed.get();
+        let told = self.told.get().unwrap_or_default();
+        if !self.is_of_queue || handed.0 < told.0 + step {
+            return None;
+        }
+        self.told.set(Some(handed));
+        Some(handed.0)
     }
 
     /// The last sequence that is queued, or told to be missing.

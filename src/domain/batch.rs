@@ -7,9 +7,11 @@
 //! * publications of one subscription that follow each other are one [`Chunk`], shared by all who get it. A chunk is closed at
 //!   64 KiB, and by everything that has its place in the subscription's stream (`Subscribed`, `Unsubscribed`, `Deleted`).
 
+use std::{collections::HashMap, ops::Range};
+
 use bytes::Bytes;
 
-use super::{Chunk, ConnectionId, Delivery, Effect, LogNumber, MAX_WORKERS, Record};
+use super::{Chunk, ConnectionId, Delivery, Effect, LogNumber, MAX_WORKERS, QueueDelivery, Record};
 use crate::protocol::{Durability, Publication, Sequence, SubscriptionId};
 
 /// A chunk that has grown to this is closed: it bounds what one page, and one half-written item of an outbox, is.
@@ -107,8 +109,48 @@ pub struct Batch {
     steps: Vec<Step>,
     staged: Vec<Staged>,
     chunks: Vec<ChunkBuilder>,
+    deliveries: Vec<DeliveryBuilder>,
+    /// The delivery that may still grow.
+    open_deliveries: HashMap<DeliveryKey, u32, foldhash::fast::RandomState>,
     size: u64,
     needs_sync: bool,
+}
+
+/// Where a publication stands in a batch that is being filled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placed {
+    chunk: u32,
+    range: Range<usize>,
+}
+
+/// What a delivery of a Queue grows by as long as it stays the same: who gets it, of which log, in which part of its stream, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DeliveryKey {
+    /// Who gets it.
+    pub connection: ConnectionId,
+    /// Of which log.
+    pub log: LogNumber,
+    /// A number that changes whenever something has its place in the subscription's stream.
+    pub part: u32,
+    /// When it is released.
+    pub level: Durability,
+}
+
+#[derive(Debug)]
+struct DeliveryBuilder {
+    connection: ConnectionId,
+    subscription: SubscriptionId,
+    log: LogNumber,
+    publications: Vec<(FrameSource, u32)>,
+}
+
+/// Where the frame of a delivery is.
+#[derive(Clone, Debug)]
+pub enum FrameSource {
+    /// It was read from the log.
+    Read(Bytes),
+    /// It is published with the same batch.
+    Placed(Placed),
 }
 
 #[derive(Debug)]
@@ -128,6 +170,7 @@ struct Staged {
 enum StagedEffect {
     Effect(Effect),
     Chunk(u32),
+    Deliver(u32),
 }
 
 #[derive(Debug)]
@@ -160,6 +203,32 @@ impl ChunkBuilder {
     }
 }
 
+impl DeliveryBuilder {
+    fn freeze(self, chunks: &[(SubscriptionId, Chunk)]) -> QueueDelivery {
+        let Self {
+            connection,
+            subscription,
+            log,
+            publications,
+        } = self;
+        let frame = |source| match source {
+            FrameSource::Read(frame) => frame,
+            FrameSource::Placed(Placed { chunk, range }) => {
+                chunks[chunk as usize].1.frames.slice(range)
+            }
+        };
+        QueueDelivery {
+            connection,
+            subscription,
+            log,
+            publications: publications
+                .into_iter()
+                .map(|(source, delivery)| (frame(source), delivery))
+                .collect(),
+        }
+    }
+}
+
 impl Batch {
     /// An empty batch. Numbers grow, from 1.
     pub fn new(number: u64) -> Self {
@@ -168,6 +237,8 @@ impl Batch {
             steps: Vec::new(),
             staged: Vec::new(),
             chunks: Vec::new(),
+            deliveries: Vec::new(),
+            open_deliveries: HashMap::default(),
             size: 0,
             needs_sync: false,
         }
@@ -195,6 +266,17 @@ impl Batch {
         self.steps.push(Step::Record(record));
     }
 
+    /// Adds a change of state that nothing waits for but what [`require_sync`](Self::require_sync) is called for.
+    pub fn note(&mut self, record: Record) {
+        self.size += record.encoded_len();
+        self.steps.push(Step::Record(record));
+    }
+
+    /// What waits for the sync waits for one.
+    pub fn require_sync(&mut self) {
+        self.needs_sync = true;
+    }
+
     /// Adds an effect for one connection.
     pub fn effect(&mut self, level: Durability, effect: Effect) {
         let connection = effect
@@ -215,7 +297,7 @@ impl Batch {
     }
 
     /// Adds a publication to its subscription's open chunk, or to a new one. It is written unless its durability is `Memory`, and goes
-    /// to `workers` when `level` is reached. Returns its frame.
+    /// to `workers` when `level` is reached. Returns where its [`frame`](Self::frame) stands.
     pub fn publish(
         &mut self,
         staging: &mut Staging,
@@ -224,7 +306,7 @@ impl Batch {
         level: Durability,
         workers: Workers,
         is_written: bool,
-    ) -> &[u8] {
+    ) -> Placed {
         let place = match staging.open {
             Some((batch, open_level, place))
                 if (batch, open_level) == (self.number, level)
@@ -262,7 +344,43 @@ impl Batch {
             self.size += (chunk.frames.len() - before) as u64;
             self.needs_sync |= level == Durability::Synced;
         }
-        &chunk.frames[before..]
+        Placed {
+            chunk: place,
+            range: before..chunk.frames.len(),
+        }
+    }
+
+    /// The frame of a publication of this batch.
+    pub fn frame(&self, placed: &Placed) -> &[u8] {
+        &self.chunks[placed.chunk as usize].frames[placed.range.clone()]
+    }
+
+    /// Adds a publication of a Queue for the connection that has it on lease now. Its frame, if it is of this batch, is released no earlier
+    /// than the delivery.
+    pub fn deliver(
+        &mut self,
+        key: DeliveryKey,
+        subscription: SubscriptionId,
+        frame: FrameSource,
+        delivery: u32,
+    ) {
+        let place = *self.open_deliveries.entry(key).or_insert_with(|| {
+            let place = self.deliveries.len() as u32;
+            self.deliveries.push(DeliveryBuilder {
+                connection: key.connection,
+                subscription,
+                log: key.log,
+                publications: Vec::new(),
+            });
+            self.staged.push(Staged {
+                level: key.level,
+                workers: Workers::of(key.connection),
+                what: StagedEffect::Deliver(place),
+            });
+            place
+        });
+        let publications = &mut self.deliveries[place as usize].publications;
+        publications.push((frame, delivery));
     }
 
     /// The batch as it is written and released.
@@ -276,6 +394,7 @@ impl Batch {
                 Step::Chunk(place) => Record::Publications(chunks[place as usize].1.clone()),
             })
             .collect();
+        let mut deliveries: Vec<_> = self.deliveries.into_iter().map(Some).collect();
         let (mut at_write, mut at_sync) = (Vec::new(), Vec::new());
         for Staged {
             level,
@@ -285,6 +404,12 @@ impl Batch {
         {
             let effect = match what {
                 StagedEffect::Effect(effect) => effect,
+                StagedEffect::Deliver(place) => {
+                    let delivery = deliveries[place as usize]
+                        .take()
+                        .expect("invariant: it is staged once");
+                    Effect::Deliver(Box::new(delivery.freeze(&chunks)))
+                }
                 StagedEffect::Chunk(_) if workers.is_empty() => continue,
                 StagedEffect::Chunk(place) => {
                     let (subscription, chunk) = chunks[place as usize].clone();

@@ -4,6 +4,8 @@
 //! connection when these have reached their durability: that one order is what makes answers, reads of one's own submissions and
 //! the place of `Subscribed` in the stream right, without code of their own.
 
+use bytes::Bytes;
+
 use super::{Chunk, LogNumber};
 use crate::protocol::{
     Epoch, Kind, PublicationId, RequestId, Sequence, ServerError, ServerResponse, SessionId,
@@ -66,6 +68,8 @@ pub enum LogSource {
 pub enum Effect {
     /// Publications for every subscriber of the worker.
     Publications(Delivery),
+    /// Publications of a Queue for one connection, which has them on lease.
+    Deliver(Box<QueueDelivery>),
     /// An answer; a successful one to a silent command only gives the credit back.
     Answer(ReplyTo, ServerResponse),
     /// A read of the data log, to be made now that what it may show is released.
@@ -96,6 +100,19 @@ pub struct Delivery {
     pub subscription: SubscriptionId,
     /// The frames.
     pub chunk: Chunk,
+}
+
+/// Publications of a Queue that a connection has on lease from now on.
+#[derive(Clone, Debug)]
+pub struct QueueDelivery {
+    /// Whose they are.
+    pub connection: ConnectionId,
+    /// The subscription.
+    pub subscription: SubscriptionId,
+    /// Its log.
+    pub log: LogNumber,
+    /// The ready frame of each, as it is stored, and which delivery it is.
+    pub publications: Vec<(Bytes, u32)>,
 }
 
 /// A read of the data log.
@@ -169,6 +186,8 @@ pub struct SubscribeEffect {
     pub last: Sequence,
     /// Where delivery begins.
     pub start: Start,
+    /// Of a Queue: how much may be in flight.
+    pub prefetch: Option<u16>,
 }
 
 /// A connection's beginning.
@@ -189,6 +208,7 @@ pub struct WelcomeEffect {
 #[allow(missing_docs, reason = "as in SubscribeEffect")]
 pub struct Restored {
     pub subscription: SubscriptionId,
+    pub kind: Kind,
     pub log: LogNumber,
     pub source: LogSource,
     pub last: Sequence,
@@ -214,6 +234,7 @@ impl Effect {
             | Self::Unsubscribe(to, ..)
             | Self::Dropped(to) => Some(to.connection),
             Self::Subscribe(effect) => Some(effect.to.connection),
+            Self::Deliver(delivery) => Some(delivery.connection),
             Self::Welcome(effect) => Some(effect.connection),
             Self::Close(connection, ..) => Some(*connection),
         }

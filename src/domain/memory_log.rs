@@ -66,11 +66,21 @@ impl MemoryLog {
     }
 
     /// Removes what `retention` does not keep at `now`; where it sets no limit at all, what is over `capacity` bytes of frames.
-    pub fn retain(&mut self, retention: Retention, capacity: u64, now: Timestamp) -> Option<Cut> {
+    /// Nothing behind `through` is removed.
+    pub fn retain(
+        &mut self,
+        retention: Retention,
+        capacity: u64,
+        now: Timestamp,
+        through: Sequence,
+    ) -> Option<Cut> {
         let unlimited = retention == Retention::default();
         let before = (self.removed, self.payload_bytes);
         while let Some(oldest) = self.entries.front() {
             let over = |limit: Option<u64>, has: u64| limit.is_some_and(|limit| has > limit);
+            if self.removed >= through {
+                break;
+            }
             if !(over(retention.max_publications, self.entries.len() as u64)
                 || over(retention.max_bytes, self.payload_bytes)
                 || over(retention.max_age, now.0.saturating_sub(oldest.time.0))
@@ -86,6 +96,11 @@ impl MemoryLog {
             removed_bytes: before.1 - self.payload_bytes,
             oldest_time: self.entries.front().map(|entry| entry.time),
         })
+    }
+
+    /// Bytes of frames kept.
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes
     }
 
     fn remove_oldest(&mut self) {

@@ -37,6 +37,8 @@ pub struct Held {
     pub acknowledged: Option<Sequence>,
     /// The last position that is known to be handed to a connection.
     pub handed: Sequence,
+    /// Of a Queue: how much may be in flight.
+    pub prefetch: Option<u16>,
 }
 
 impl Session {
@@ -97,6 +99,7 @@ impl Held {
             epoch,
             acknowledged,
             handed,
+            prefetch,
         } = state;
         Self {
             subscription,
@@ -104,6 +107,7 @@ impl Held {
             epoch,
             acknowledged,
             handed,
+            prefetch,
         }
     }
 
@@ -114,6 +118,7 @@ impl Held {
             epoch,
             acknowledged,
             handed,
+            prefetch,
             ..
         } = *self;
         CursorState {
@@ -121,6 +126,7 @@ impl Held {
             epoch,
             acknowledged,
             handed,
+            prefetch,
         }
     }
 }

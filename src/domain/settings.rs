@@ -4,7 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
     Durability, ErrorCode, Kind, Patch, Retention, ServerError, SettingsPatch, ShownSettings,
+    SubscriptionId, SubscriptionReference,
 };
+
+/// How long a lease lasts where a Queue's settings don't say. Milliseconds.
+const ACK_TIMEOUT: u64 = 30_000;
+/// How often a publication is delivered in vain where a Queue's settings don't say.
+const MAX_DELIVERIES: u64 = 10;
+/// What the dead letters of a Queue are named behind its own name or UUID.
+const DEAD_LETTER_SUFFIX: &str = ".dead-letter";
 
 /// What the server's configuration says where a subscription's settings don't.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -26,6 +34,56 @@ pub struct Settings {
     pub retention: Option<Box<Retention>>,
     /// Decided when the subscription is made, so that a new default changes no promise.
     pub durability: Durability,
+    /// Those that only a Queue has; `None`: all by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Box<QueueSettings>>,
+}
+
+/// The settings that only a Queue has. `None` is the default.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the words are those of the protocol")]
+pub struct QueueSettings {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack_timeout: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_deliveries: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetterTarget>,
+}
+
+/// Where dead letters go, as it was given.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the words are those of the protocol")]
+pub struct DeadLetterTarget {
+    pub id: SubscriptionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Box<str>>,
+}
+
+impl QueueSettings {
+    fn updated(self, patch: &SettingsPatch) -> Option<Box<Self>> {
+        let updated = Self {
+            ack_timeout: changed(patch.ack_timeout, self.ack_timeout),
+            max_deliveries: changed(patch.max_deliveries, self.max_deliveries),
+            dead_letter: match &patch.dead_letter {
+                Patch::Absent => self.dead_letter,
+                Patch::Default => None,
+                Patch::Value(SubscriptionReference { id, name }) => Some(DeadLetterTarget {
+                    id: *id,
+                    name: name.clone(),
+                }),
+            },
+        };
+        (updated != Self::default()).then(|| Box::new(updated))
+    }
+}
+
+fn changed<T>(patch: Patch<T>, current: Option<T>) -> Option<T> {
+    match patch {
+        Patch::Absent => current,
+        Patch::Default => None,
+        Patch::Value(value) => Some(value),
+    }
 }
 
 impl Settings {
@@ -44,7 +102,42 @@ impl Settings {
             name,
             retention: value(patch.retention).map(Box::new),
             durability: value(patch.durability).unwrap_or(defaults.durability),
+            queue: QueueSettings::default().updated(patch),
         })
+    }
+
+    /// How long a lease lasts, if it is a Queue. Milliseconds.
+    pub fn ack_timeout(&self) -> u64 {
+        let queue = self.queue.as_ref();
+        queue
+            .and_then(|queue| queue.ack_timeout)
+            .unwrap_or(ACK_TIMEOUT)
+    }
+
+    /// How often a publication is delivered in vain, if it is a Queue; 0 is without limit.
+    pub fn max_deliveries(&self) -> u64 {
+        let queue = self.queue.as_ref();
+        queue
+            .and_then(|queue| queue.max_deliveries)
+            .unwrap_or(MAX_DELIVERIES)
+    }
+
+    /// Where the dead letters of a Queue with these settings and this id go.
+    pub fn dead_letter(&self, id: SubscriptionId) -> SubscriptionReference {
+        let given = self
+            .queue
+            .as_ref()
+            .and_then(|queue| queue.dead_letter.clone());
+        match given {
+            Some(DeadLetterTarget { id, name }) => SubscriptionReference { id, name },
+            None => {
+                let name = match &self.name {
+                    Some(name) => format!("{name}{DEAD_LETTER_SUFFIX}"),
+                    None => format!("{id}{DEAD_LETTER_SUFFIX}"),
+                };
+                SubscriptionReference::named(name)
+            }
+        }
     }
 
     /// The limits in force.
@@ -88,11 +181,21 @@ impl Settings {
             ));
         }
         settings.durability = durability;
+        let queue = settings
+            .queue
+            .take()
+            .map_or_else(Default::default, |queue| *queue);
+        settings.queue = queue.updated(patch);
         Ok(settings)
     }
 
     /// The name of a setting that `patch` gives otherwise than it is.
-    pub fn difference(&self, patch: &SettingsPatch, defaults: &Defaults) -> Option<&'static str> {
+    pub fn difference(
+        &self,
+        id: SubscriptionId,
+        patch: &SettingsPatch,
+        defaults: &Defaults,
+    ) -> Option<&'static str> {
         let differs = |given: Option<Retention>| {
             given.is_some_and(|given| {
                 let given = Self {
@@ -105,19 +208,31 @@ impl Settings {
         if differs(value(patch.retention)) {
             return Some("retention");
         }
-        (value(patch.durability).is_some_and(|given| given != self.durability))
-            .then_some("durability")
+        if value(patch.durability).is_some_and(|given| given != self.durability) {
+            return Some("durability");
+        }
+        if value(patch.ack_timeout).is_some_and(|given| given != self.ack_timeout()) {
+            return Some("ack_timeout");
+        }
+        if value(patch.max_deliveries).is_some_and(|given| given != self.max_deliveries()) {
+            return Some("max_deliveries");
+        }
+        match &patch.dead_letter {
+            Patch::Value(given) if given.id != self.dead_letter(id).id => Some("dead_letter"),
+            _ => None,
+        }
     }
 
     /// As they are shown to clients.
-    pub fn shown(&self, defaults: &Defaults) -> ShownSettings {
+    pub fn shown(&self, id: SubscriptionId, kind: Kind, defaults: &Defaults) -> ShownSettings {
+        let is_queue = kind == Kind::Queue;
         ShownSettings {
             name: self.name.clone(),
             retention: self.retention(defaults),
             durability: self.durability,
-            ack_timeout: None,
-            max_deliveries: None,
-            dead_letter: None,
+            ack_timeout: is_queue.then(|| self.ack_timeout()),
+            max_deliveries: is_queue.then(|| self.max_deliveries()),
+            dead_letter: is_queue.then(|| self.dead_letter(id).id),
         }
     }
 }
@@ -132,7 +247,7 @@ fn value<T: Copy>(patch: Patch<T>) -> Option<T> {
 /// `null` is absence, so only a value is a setting of the wrong kind.
 fn check_kind(patch: &SettingsPatch, kind: Kind) -> Result<(), ServerError> {
     if kind == Kind::Queue {
-        return Err(queue_is_not_served());
+        return Ok(());
     }
     let queue_setting = match patch {
         SettingsPatch {
@@ -156,12 +271,4 @@ fn check_kind(patch: &SettingsPatch, kind: Kind) -> Result<(), ServerError> {
         )),
         None => Ok(()),
     }
-}
-
-/// The answer to everything that would make or use a Queue.
-pub(super) fn queue_is_not_served() -> ServerError {
-    ServerError::new(
-        ErrorCode::InvalidArgument,
-        "this version of the server has no Queue subscriptions",
-    )
 }

@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{LogNumber, Record, Settings};
+use super::{
+    LogNumber, Record, Settings,
+    queue::{QueueBlock, QueueChange, QueueHead},
+};
 use crate::protocol::{
     Epoch, Kind, Sequence, SessionId, SubscriptionId, Timestamp,
     codec::{self, StateError},
@@ -14,6 +17,8 @@ use crate::protocol::{
 
 const SUBSCRIPTION: u8 = b's';
 const CURSOR: u8 = b'c';
+const QUEUE_HEAD: u8 = b'q';
+const QUEUE_BLOCK: u8 = b'b';
 
 /// What is kept of a subscription beside its log.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -38,6 +43,9 @@ pub struct CursorState {
     pub acknowledged: Option<Sequence>,
     /// The last position handed to a connection; kept up to date only while nothing was acknowledged.
     pub handed: Sequence,
+    /// Of a Queue: how much may be in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<u16>,
 }
 
 /// An entry of the state map.
@@ -47,6 +55,10 @@ pub enum StateEntry {
     Subscription(SubscriptionId, SubscriptionState),
     /// A durable session's place in a subscription.
     Cursor(SessionId, SubscriptionId, CursorState),
+    /// The marks of a Queue, by its log.
+    QueueHead(LogNumber, QueueHead),
+    /// One block of a Queue, by its log.
+    QueueBlock(LogNumber, u64, QueueBlock),
 }
 
 impl StateEntry {
@@ -59,6 +71,20 @@ impl StateEntry {
             key.get(at..at + 16)
                 .and_then(|bytes| Uuid::from_slice(bytes).ok())
         };
+        let number = |at: usize| {
+            let bytes = key.get(at..).and_then(<[u8]>::first_chunk);
+            bytes.map(|bytes| u64::from_be_bytes(*bytes))
+        };
+        match (key.first(), key.len(), number(1), number(9)) {
+            (Some(&QUEUE_HEAD), 9, Some(log), _) => {
+                return Ok(Self::QueueHead(LogNumber(log), codec::decode_state(value)?));
+            }
+            (Some(&QUEUE_BLOCK), 17, Some(log), Some(block)) => {
+                let value = codec::decode_state(value)?;
+                return Ok(Self::QueueBlock(LogNumber(log), block, value));
+            }
+            _ => {}
+        }
         match (key.first(), key.len(), uuid(1), uuid(17)) {
             (Some(&SUBSCRIPTION), 17, Some(id), _) => {
                 Ok(Self::Subscription(id.into(), codec::decode_state(value)?))
@@ -111,6 +137,49 @@ pub fn delete_cursor(session: SessionId, id: SubscriptionId) -> Record {
     Record::Delete {
         key: cursor_key(session, id),
     }
+}
+
+/// What changed of a Queue.
+pub fn queue_change(log: LogNumber, change: &QueueChange) -> Record {
+    match change {
+        QueueChange::Head(head) => Record::Put {
+            key: queue_head_key(log),
+            value: codec::encode_state(head).into(),
+        },
+        QueueChange::Block(number, block) => Record::Put {
+            key: queue_block_key(log, *number),
+            value: codec::encode_state(block).into(),
+        },
+        QueueChange::NoBlock(number) => delete_queue_block(log, *number),
+    }
+}
+
+/// Removes the marks of a Queue.
+pub fn delete_queue_head(log: LogNumber) -> Record {
+    Record::Delete {
+        key: queue_head_key(log),
+    }
+}
+
+/// Removes a block of a Queue.
+pub fn delete_queue_block(log: LogNumber, number: u64) -> Record {
+    Record::Delete {
+        key: queue_block_key(log, number),
+    }
+}
+
+fn queue_head_key(log: LogNumber) -> Box<[u8]> {
+    [&[QUEUE_HEAD][..], &log.0.to_be_bytes()].concat().into()
+}
+
+fn queue_block_key(log: LogNumber, number: u64) -> Box<[u8]> {
+    [
+        &[QUEUE_BLOCK][..],
+        &log.0.to_be_bytes(),
+        &number.to_be_bytes(),
+    ]
+    .concat()
+    .into()
 }
 
 fn subscription_key(id: SubscriptionId) -> Box<[u8]> {

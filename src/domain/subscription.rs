@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Cut, Defaults, LogExtent, LogNumber, LogSource, MemoryLog, Settings, Staging, Start,
+    Cut, Defaults, LogExtent, LogNumber, LogSource, MemoryLog, Serving, Settings, Staging, Start,
     SubscriptionState, Workers,
 };
 use crate::protocol::{
@@ -40,6 +40,8 @@ pub struct Subscription {
     pub staging: Staging,
     /// The log of a Memory subscription.
     pub memory: Option<Box<MemoryLog>>,
+    /// Of a Queue: who has what.
+    pub serving: Option<Box<Serving>>,
     /// `None` while it is empty: most subscriptions of many are quiet.
     #[expect(
         clippy::box_collection,
@@ -72,6 +74,7 @@ impl Subscription {
             first_time: created,
             last_time: created,
             staging: Staging::default(),
+            serving: None,
             memory: (settings.durability == Durability::Memory).then(Box::default),
             sessions: None,
             connected: Vec::new(),
@@ -101,11 +104,12 @@ impl Subscription {
 
     /// As it is shown.
     pub fn meta(&self, defaults: &Defaults) -> SubscriptionMeta {
+        let serving = self.serving.as_deref();
         SubscriptionMeta {
             subscription_id: self.id,
             kind: self.kind,
             epoch: self.epoch,
-            settings: self.settings.shown(defaults),
+            settings: self.settings.shown(self.id, self.kind, defaults),
             created: self.created,
             first_sequence: self.first,
             last_sequence: self.last,
@@ -116,8 +120,8 @@ impl Subscription {
                 .iter()
                 .map(|(_, count)| u64::from(*count))
                 .sum(),
-            pending: None,
-            in_flight: None,
+            pending: serving.map(|serving| serving.queue.pending(self.last)),
+            in_flight: serving.map(|serving| serving.queue.in_flight()),
         }
     }
 
@@ -230,6 +234,14 @@ impl Subscription {
             if self.connected[place].1 == 0 {
                 self.connected.swap_remove(place);
             }
+        }
+    }
+
+    /// The newest that retention may take: of a Queue only what is settled.
+    pub fn removable(&self) -> Sequence {
+        match &self.serving {
+            Some(serving) => serving.queue.progress().settled().min(self.last),
+            None => self.last,
         }
     }
 

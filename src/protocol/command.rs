@@ -82,6 +82,9 @@ impl ClientCommand {
     }
 }
 
+/// The most bytes of a name.
+pub const MAX_NAME: usize = 255;
+
 /// How a command names a subscription: by its UUID, or by a name that stands for one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SubscriptionReference {
@@ -89,6 +92,17 @@ pub struct SubscriptionReference {
     pub id: SubscriptionId,
     /// The name, if one was given.
     pub name: Option<Box<str>>,
+}
+
+impl SubscriptionReference {
+    /// The subscription that `name` stands for. A name that is too long to be given in a command stands for one all the same, which is
+    /// then known by its UUID alone.
+    pub fn named(name: String) -> Self {
+        Self {
+            id: SubscriptionId::of_name(&name),
+            name: (name.len() <= MAX_NAME).then(|| name.into()),
+        }
+    }
 }
 
 impl From<SubscriptionId> for SubscriptionReference {
@@ -123,7 +137,6 @@ impl FromStr for SubscriptionReference {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        const MAX_NAME: usize = 255;
         // `is_control` is exactly U+0000 to 001F and U+007F to 009F. None of these is a UUID.
         if !(1..=MAX_NAME).contains(&text.len()) || text.contains(char::is_control) {
             return Err(BadName);

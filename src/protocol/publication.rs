@@ -1,34 +1,52 @@
 //! A publication, encoded once: the bytes of [`encode`](Publication::encode_into) are the live WebSocket frame, the record in the
 //! journal and in the segment, and the replay frame; their inner map is the entry of `DataLogEntry`.
 //!
-//! The layout is fixed but for the WebSocket header, the optional `publisher` and the length of `data`, so that a stored
-//! publication's fields are found without decoding:
+//! The layout is fixed but for the WebSocket header, the optional `publisher` and `dead_letter`, and the length of `data`, so that a
+//! stored publication's fields are found without decoding:
 //!
 //! ```text
 //! WebSocket header (2, 4 or 10 bytes: FIN, binary, unmasked)
-//! a1 6b "Publication" a5|a6
+//! a1 6b "Publication" a5|a6|a7
 //!   6f "subscription_id" 50 <16>
 //!   6e "publication_id"  50 <16>
 //!   68 "sequence"        1b <8, big endian>
 //!   64 "time"            1b <8, big endian>
 //!   [69 "publisher" <text>]
+//!   [6b "dead_letter" a5
+//!     6f "subscription_id" 50 <16>
+//!     65 "epoch"           50 <16>
+//!     68 "sequence"        1b <8, big endian>
+//!     6a "deliveries"      1b <8, big endian>
+//!     66 "reason"          <text>]
 //!   64 "data"            <byte string head, definite, shortest> <data>
 //! ```
+//!
+//! What a Queue delivers is the same with one more pair, `delivery`, at the end: see
+//! [`encode_delivery`](StoredPublication::encode_delivery).
 
 use uuid::Uuid;
 
 use super::frame::{FrameHead, head_len};
-use super::{PublicationId, Sequence, SubscriptionId, Timestamp};
+use super::{
+    DeadLetter, DeadLetterReason, Epoch, PublicationId, Sequence, SubscriptionId, Timestamp,
+};
 
 const HEAD: &[u8; 13] = b"\xa1\x6bPublication";
+/// A map of the pairs that every publication has.
 const FIVE_PAIRS: u8 = 0xa5;
-const SIX_PAIRS: u8 = 0xa6;
+/// The most pairs that are stored.
+const SEVEN_PAIRS: u8 = 0xa7;
 const SUBSCRIPTION_ID_KEY: &[u8; 17] = b"\x6fsubscription_id\x50";
 const PUBLICATION_ID_KEY: &[u8; 16] = b"\x6epublication_id\x50";
 const SEQUENCE_KEY: &[u8; 10] = b"\x68sequence\x1b";
 const TIME_KEY: &[u8; 6] = b"\x64time\x1b";
 const PUBLISHER_KEY: &[u8; 10] = b"\x69publisher";
 const DATA_KEY: &[u8; 5] = b"\x64data";
+const DEAD_LETTER_KEY: &[u8; 13] = b"\x6bdead_letter\xa5";
+const EPOCH_KEY: &[u8; 7] = b"\x65epoch\x50";
+const DELIVERIES_KEY: &[u8; 12] = b"\x6adeliveries\x1b";
+const REASON_KEY: &[u8; 7] = b"\x66reason";
+const DELIVERY_KEY: &[u8; 9] = b"\x68delivery";
 
 // Where the values stand in the frame's payload.
 const FIELDS_AT: usize = HEAD.len();
@@ -50,6 +68,7 @@ pub struct Publication<'a> {
     pub sequence: Sequence,
     pub time: Timestamp,
     pub publisher: Option<&'a str>,
+    pub dead_letter: Option<DeadLetter>,
     pub data: &'a [u8],
 }
 
@@ -64,7 +83,8 @@ impl Publication<'_> {
         let publisher = self
             .publisher
             .map_or(0, |text| PUBLISHER_KEY.len() + string_len(text.len()));
-        FIXED + publisher + DATA_KEY.len() + string_len(self.data.len())
+        let dead_letter = self.dead_letter.as_ref().map_or(0, dead_letter_len);
+        FIXED + publisher + dead_letter + DATA_KEY.len() + string_len(self.data.len())
     }
 
     /// Adds the ready frame to `out`.
@@ -77,6 +97,9 @@ impl Publication<'_> {
         if let Some(publisher) = self.publisher {
             out.extend_from_slice(PUBLISHER_KEY);
             put_string(out, TEXT_STRING, publisher.as_bytes());
+        }
+        if let Some(dead_letter) = &self.dead_letter {
+            put_dead_letter(out, dead_letter);
         }
         out.extend_from_slice(DATA_KEY);
         put_string(out, BYTE_STRING, self.data);
@@ -91,11 +114,8 @@ impl Publication<'_> {
             at += bytes.len();
         };
         put(HEAD);
-        put(&[if self.publisher.is_some() {
-            SIX_PAIRS
-        } else {
-            FIVE_PAIRS
-        }]);
+        let optional = u8::from(self.publisher.is_some()) + u8::from(self.dead_letter.is_some());
+        put(&[FIVE_PAIRS + optional]);
         put(SUBSCRIPTION_ID_KEY);
         put(self.subscription_id.0.as_bytes());
         put(PUBLICATION_ID_KEY);
@@ -106,6 +126,62 @@ impl Publication<'_> {
         put(&self.time.0.to_be_bytes());
         fixed
     }
+}
+
+fn dead_letter_len(dead_letter: &DeadLetter) -> usize {
+    const FIXED_PART: usize = DEAD_LETTER_KEY.len()
+        + SUBSCRIPTION_ID_KEY.len()
+        + 16
+        + EPOCH_KEY.len()
+        + 16
+        + SEQUENCE_KEY.len()
+        + 8
+        + DELIVERIES_KEY.len()
+        + 8
+        + REASON_KEY.len();
+    FIXED_PART + string_len(dead_letter.reason.text().len())
+}
+
+fn put_dead_letter(out: &mut Vec<u8>, dead_letter: &DeadLetter) {
+    let DeadLetter {
+        subscription_id,
+        epoch,
+        sequence,
+        deliveries,
+        reason,
+    } = dead_letter;
+    out.extend_from_slice(DEAD_LETTER_KEY);
+    out.extend_from_slice(SUBSCRIPTION_ID_KEY);
+    out.extend_from_slice(subscription_id.0.as_bytes());
+    out.extend_from_slice(EPOCH_KEY);
+    out.extend_from_slice(epoch.0.as_bytes());
+    out.extend_from_slice(SEQUENCE_KEY);
+    out.extend_from_slice(&sequence.0.to_be_bytes());
+    out.extend_from_slice(DELIVERIES_KEY);
+    out.extend_from_slice(&deliveries.to_be_bytes());
+    out.extend_from_slice(REASON_KEY);
+    put_string(out, TEXT_STRING, reason.text().as_bytes());
+}
+
+/// What [`put_dead_letter`] put in front of `bytes`, and what is behind it.
+fn split_dead_letter(bytes: &[u8]) -> Option<(DeadLetter, &[u8])> {
+    fn value<'b, const N: usize>(bytes: &'b [u8], key: &[u8]) -> Option<(&'b [u8; N], &'b [u8])> {
+        bytes.strip_prefix(key)?.split_first_chunk()
+    }
+    let rest = bytes.strip_prefix(DEAD_LETTER_KEY)?;
+    let (subscription_id, rest) = value(rest, SUBSCRIPTION_ID_KEY)?;
+    let (epoch, rest) = value(rest, EPOCH_KEY)?;
+    let (sequence, rest) = value(rest, SEQUENCE_KEY)?;
+    let (deliveries, rest) = value(rest, DELIVERIES_KEY)?;
+    let (reason, rest) = split_string(TEXT_STRING, rest.strip_prefix(REASON_KEY)?)?;
+    let dead_letter = DeadLetter {
+        subscription_id: SubscriptionId(Uuid::from_bytes(*subscription_id)),
+        epoch: Epoch(Uuid::from_bytes(*epoch)),
+        sequence: Sequence(u64::from_be_bytes(*sequence)),
+        deliveries: u64::from_be_bytes(*deliveries),
+        reason: DeadLetterReason::from_text(std::str::from_utf8(reason).ok()?)?,
+    };
+    Some((dead_letter, rest))
 }
 
 /// The bytes of a definite string of `len` bytes, its head included.
@@ -140,6 +216,20 @@ fn put_string(out: &mut Vec<u8>, major: u8, string: &[u8]) {
     out.extend_from_slice(string);
 }
 
+/// Writes an unsigned integer as shortly as it can be, and returns its length.
+fn put_number(out: &mut [u8; 9], number: u64) -> usize {
+    let (head, len) = match number {
+        0..=23 => (number as u8, 0),
+        24..=0xff => (24, 1),
+        0x100..=0xffff => (25, 2),
+        0x1_0000..=0xffff_ffff => (26, 4),
+        _ => (27, 8),
+    };
+    out[0] = head;
+    out[1..=len].copy_from_slice(&number.to_be_bytes()[8 - len..]);
+    1 + len
+}
+
 /// The definite string of major type `major` that `bytes` begins with, and what is behind it. Its head has to be as
 /// short as it can be, or one publication would have two encodings.
 fn split_string(major: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -172,6 +262,8 @@ pub struct StoredPublication<'a> {
     frame: &'a [u8],
     /// Of the frame's payload: the part whose places are fixed.
     fixed: &'a [u8; FIXED],
+    publisher: Option<&'a str>,
+    dead_letter: Option<DeadLetter>,
     data: &'a [u8],
 }
 
@@ -196,19 +288,35 @@ impl<'a> StoredPublication<'a> {
         if !has_fixed_keys(fixed) {
             return None;
         }
-        let rest = match fixed[FIELDS_AT] {
-            FIVE_PAIRS => rest,
-            SIX_PAIRS => {
-                let (publisher, rest) =
-                    split_string(TEXT_STRING, rest.strip_prefix(PUBLISHER_KEY)?)?;
-                std::str::from_utf8(publisher).ok()?;
-                rest
+        let pairs = fixed[FIELDS_AT];
+        if !(FIVE_PAIRS..=SEVEN_PAIRS).contains(&pairs) {
+            return None;
+        }
+        let (publisher, rest) = match rest.strip_prefix(PUBLISHER_KEY) {
+            Some(rest) if pairs > FIVE_PAIRS => {
+                let (publisher, rest) = split_string(TEXT_STRING, rest)?;
+                (Some(std::str::from_utf8(publisher).ok()?), rest)
             }
-            _ => return None,
+            _ => (None, rest),
         };
+        let (dead_letter, rest) = if pairs - FIVE_PAIRS > u8::from(publisher.is_some()) {
+            let (dead_letter, rest) = split_dead_letter(rest)?;
+            (Some(dead_letter), rest)
+        } else {
+            (None, rest)
+        };
+        if pairs - FIVE_PAIRS != u8::from(publisher.is_some()) + u8::from(dead_letter.is_some()) {
+            return None;
+        }
         let (data, rest) = split_string(BYTE_STRING, rest.strip_prefix(DATA_KEY)?)?;
-        rest.is_empty()
-            .then_some((Self { frame, fixed, data }, behind))
+        let stored = Self {
+            frame,
+            fixed,
+            publisher,
+            dead_letter,
+            data,
+        };
+        rest.is_empty().then_some((stored, behind))
     }
 
     /// The ready frame.
@@ -251,9 +359,36 @@ impl<'a> StoredPublication<'a> {
         Timestamp(u64::from_be_bytes(self.fixed_value(TIME_AT)))
     }
 
+    /// Who published it, where that is known.
+    pub fn publisher(&self) -> Option<&'a str> {
+        self.publisher
+    }
+
+    /// Where it comes from, if it is a dead letter.
+    pub fn dead_letter(&self) -> Option<DeadLetter> {
+        self.dead_letter
+    }
+
     /// Its payload.
     pub fn data(&self) -> &'a [u8] {
         self.data
+    }
+
+    /// Adds the frame that a Queue's subscriber gets to `out`: the stored pairs, and which `delivery` it is.
+    pub fn encode_delivery(&self, delivery: u64, out: &mut Vec<u8>) {
+        let fields = self.fields();
+        let mut number = [0; 9];
+        let number_len = put_number(&mut number, delivery);
+        let len = FIELDS_AT + fields.len() + DELIVERY_KEY.len() + number_len;
+        let head = FrameHead::binary(len);
+        out.reserve(head.as_bytes().len() + len);
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(HEAD);
+        // One pair more.
+        out.push(fields[0] + 1);
+        out.extend_from_slice(&fields[1..]);
+        out.extend_from_slice(DELIVERY_KEY);
+        out.extend_from_slice(&number[..number_len]);
     }
 
     fn fixed_value<const N: usize>(&self, at: usize) -> [u8; N] {

@@ -203,9 +203,67 @@ pub struct ReceivedPublication {
     pub sequence: Sequence,
     pub time: Timestamp,
     pub publisher: Option<Box<str>>,
+    /// Where it comes from, if it is a dead letter.
+    pub dead_letter: Option<DeadLetter>,
     pub data: Bytes,
     /// Which delivery this is, from 1 (Queue).
     pub delivery: Option<u64>,
+}
+
+/// What a publication that a Queue gave up tells of its past: it stands in the publication that its dead-letter subscription has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeadLetter {
+    /// The Queue.
+    pub subscription_id: SubscriptionId,
+    /// The life of the Queue's log.
+    pub epoch: Epoch,
+    /// The publication's sequence there.
+    pub sequence: Sequence,
+    /// How often it was delivered.
+    pub deliveries: u64,
+    /// Why it was given up.
+    pub reason: DeadLetterReason,
+}
+
+/// Why a Queue gave a publication up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeadLetterReason {
+    /// It was delivered `max_deliveries` times, and never acknowledged.
+    MaxDeliveries,
+    /// A subscriber rejected it with `dead_letter: true`.
+    Rejected,
+}
+
+impl DeadLetterReason {
+    /// As it is on the wire.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::MaxDeliveries => "max-deliveries",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// What [`text`](Self::text) gave.
+    pub fn from_text(text: &str) -> Option<Self> {
+        [Self::MaxDeliveries, Self::Rejected]
+            .into_iter()
+            .find(|reason| reason.text() == text)
+    }
+
+    /// As it is written down; never 0.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::MaxDeliveries => 1,
+            Self::Rejected => 2,
+        }
+    }
+
+    /// What [`number`](Self::number) gave.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::MaxDeliveries, Self::Rejected]
+            .into_iter()
+            .find(|reason| reason.number() == number)
+    }
 }
 
 /// Why publications are missing.

@@ -16,6 +16,7 @@ mod listing;
 mod logs;
 mod malformed;
 mod publishing;
+mod queue;
 mod requests;
 mod retention;
 mod sessions;

@@ -437,30 +437,6 @@ async fn subscribers_and_connected_are_counted() {
 }
 
 #[tokio::test]
-async fn a_queue_is_refused_with_invalid_argument_and_not_made() {
-    let server = TestServer::start();
-    let mut client = server.client().await;
-    for (command, fields) in [
-        (
-            "Subscribe",
-            fields! { "subscription_id": "work", "kind": "Queue" },
-        ),
-        (
-            "SubmitPublication",
-            fields! { "subscription_id": "work", "kind": "Queue", "submission": b"x" },
-        ),
-        (
-            "CreateSubscription",
-            fields! { "subscription_id": "work", "kind": "Queue" },
-        ),
-    ] {
-        client.fail("invalid-argument", command, fields).await;
-    }
-    let fields = fields! { "subscription_id": "work" };
-    client.fail("not-found", "GetSubscription", fields).await;
-}
-
-#[tokio::test]
 async fn what_is_for_queues_is_invalid_argument_on_a_broadcast() {
     let server = TestServer::start();
     let mut client = server.client().await;

@@ -185,6 +185,8 @@ impl Client {
             "Unsubscribe" => "Unsubscribed",
             "SubmitPublication" => "Submitted",
             "Acknowledge" => "Acknowledged",
+            "Reject" => "Rejected",
+            "Extend" => "Extended",
             "GetLogIndex" => "LogIndex",
             "GetLogEntries" => "DataLogEntry",
             "ListSubscriptions" => "Subscriptions",

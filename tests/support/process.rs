@@ -110,6 +110,13 @@ impl Process {
         (self.child, self.address) = spawn(&self.dir, &self.variables);
     }
 
+    /// Starts it again where it was reached before, after it ended: for clients that come back by themselves.
+    pub fn start_again_there(&mut self) {
+        let there = ("INFOTAINER_LISTEN".to_owned(), self.address.to_string());
+        self.variables.push(there);
+        self.start_again();
+    }
+
     /// Starts it again, after it ended, and kills it after this time, wherever it is then.
     pub async fn start_for(&mut self, time: Duration) {
         self.child = launch(&self.dir, &self.variables);

@@ -19,10 +19,11 @@ use crate::{
     },
     datalog::ReadError,
     domain::{
-        ConnectionId, Delivery, Effect, Read, ReplyTo, Start, SubscribeEffect, WelcomeEffect,
+        ConnectionId, Delivery, Effect, QueueDelivery, Read, ReplyTo, Start, SubscribeEffect,
+        WelcomeEffect,
     },
     protocol::{
-        About, ErrorCode, Sequence, ServerError, ServerResponse, Subscribed, SubscriptionId,
+        About, ErrorCode, Kind, Sequence, ServerError, ServerResponse, Subscribed, SubscriptionId,
         Timestamp,
     },
 };
@@ -45,6 +46,11 @@ impl Worker {
                     self.publish(&delivery);
                     self.flush_if_much(delivery.chunk.frames.len());
                     continue;
+                }
+                Effect::Deliver(ref delivery) => {
+                    let frames = delivery.publications.iter();
+                    self.flush_if_much(frames.map(|(frame, _)| frame.len()).sum());
+                    delivery.connection
                 }
                 Effect::Deleted {
                     subscription,
@@ -101,6 +107,7 @@ impl Worker {
                 self.answer(connection, to, &response);
             }
             Effect::Welcome(effect) => self.welcome(connection, *effect),
+            Effect::Deliver(delivery) => self.deliver(connection, &delivery),
             Effect::Close(_, code, text) => {
                 self.close(connection, CloseReason::at_once(code, text));
             }
@@ -142,6 +149,10 @@ impl Worker {
                 restored.source,
                 restored.cursor,
             );
+            let subscriber = match restored.kind {
+                Kind::Broadcast => subscriber,
+                Kind::Queue => subscriber.of_queue(),
+            };
             self.add(connection, subscriber, restored.last);
         }
         self.mark_dirty(connection);
@@ -165,6 +176,18 @@ impl Worker {
                 Offer::Known => {}
             }
         }
+    }
+
+    /// A connection has publications of a Queue on lease. There is room for them, or the lease would not have been given.
+    fn deliver(&self, connection: &Rc<Connection>, delivery: &QueueDelivery) {
+        let subscriber = connection
+            .subscriber(delivery.subscription)
+            .filter(|one| one.is_of_queue() && one.log == delivery.log);
+        let (Some(subscriber), Phase::Open) = (subscriber, connection.phase()) else {
+            return;
+        };
+        connection.deliver_leased(&subscriber, &delivery.publications);
+        self.mark_dirty(connection);
     }
 
     /// The subscription was deleted: at this place of each connection's stream, it ends.
@@ -216,6 +239,9 @@ impl Worker {
             last,
             ..
         } = *effect;
+        if effect.kind == Kind::Queue {
+            return self.subscribe_queue(connection, effect);
+        }
         let withdrawn = connection.with_outbox(|outbox| outbox.withdraw(subscription));
         if let Some(notice) = withdrawn.deleted {
             // It is about an earlier life, so it goes in front of the answer.
@@ -254,6 +280,47 @@ impl Worker {
         self.answer(connection, to, &response);
         // Also behind a silent success: there may be something to read from the log.
         self.mark_dirty(connection);
+    }
+
+    /// A connection takes part in a Queue, or does so with another prefetch: then what is queued for it stays.
+    fn subscribe_queue(self: &Rc<Self>, connection: &Rc<Connection>, effect: &SubscribeEffect) {
+        let SubscribeEffect {
+            to,
+            subscription,
+            log,
+            last,
+            ..
+        } = *effect;
+        let kept = connection
+            .subscriber(subscription)
+            .filter(|kept| kept.log == log);
+        if kept.is_none() {
+            let withdrawn = connection.with_outbox(|outbox| outbox.withdraw(subscription));
+            if let Some(notice) = withdrawn.deleted {
+                connection.answer_encoded(&notice);
+            }
+            self.remove(connection, subscription);
+            let subscriber = Subscriber::new(subscription, log, effect.source, last).of_queue();
+            self.add(connection, subscriber, last);
+        }
+        self.table.borrow_mut().retract(subscription, log);
+        let response = ServerResponse::Subscribed(Box::new(Subscribed {
+            subscription_id: subscription,
+            kind: effect.kind,
+            epoch: effect.epoch,
+            first_sequence: effect.first,
+            last_sequence: last,
+            recovered: !matches!(
+                effect.start,
+                Start::At {
+                    recovered: false,
+                    ..
+                }
+            ),
+            cursor: None,
+            prefetch: effect.prefetch,
+        }));
+        self.answer(connection, to, &response);
     }
 
     /// Finds where `time` is in the log, and subscribes there.
@@ -317,9 +384,10 @@ impl Worker {
         let subscriber = Rc::new(subscriber);
         let mut table = self.table.borrow_mut();
         table.insert(Rc::clone(connection), &subscriber, last);
-        if table
-            .end(&subscriber)
-            .is_some_and(|end| subscriber.position() < end)
+        if !subscriber.is_of_queue()
+            && table
+                .end(&subscriber)
+                .is_some_and(|end| subscriber.position() < end)
         {
             connection.fall_behind(&subscriber);
         }
@@ -410,6 +478,7 @@ fn reply_to(effect: &Effect) -> Option<ReplyTo> {
         | Effect::Dropped(to) => Some(*to),
         Effect::Subscribe(effect) => Some(effect.to),
         Effect::Publications(_)
+        | Effect::Deliver(_)
         | Effect::Deleted { .. }
         | Effect::Welcome(_)
         | Effect::Close(..) => None,

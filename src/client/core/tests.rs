@@ -184,6 +184,7 @@ impl Bench {
                 sequence: Sequence(sequence),
                 time: Timestamp(0),
                 publisher: None,
+                dead_letter: None,
                 data: Bytes::from_static(b"x"),
                 delivery: None,
             };

@@ -55,6 +55,7 @@ fn frames(sequences: std::ops::RangeInclusive<u64>) -> Vec<Vec<u8>> {
                 sequence: Sequence(sequence),
                 time: Timestamp(1),
                 publisher: None,
+                dead_letter: None,
                 data: b"data",
             };
             publication.encode_into(&mut frame);

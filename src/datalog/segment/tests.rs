@@ -42,6 +42,7 @@ impl Made {
             sequence: self.sequence,
             time: self.time,
             publisher: None,
+            dead_letter: None,
             data: &self.data,
         };
         publication.encode_into(&mut out);

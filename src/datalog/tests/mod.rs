@@ -45,6 +45,7 @@ pub(super) fn chunk(log: LogNumber, first: u64, last: u64) -> Record {
             sequence: Sequence(sequence),
             time: time(sequence),
             publisher: None,
+            dead_letter: None,
             data: &payload(log, sequence),
         }
         .encode_into(&mut frames);

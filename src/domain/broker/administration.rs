@@ -2,15 +2,16 @@
 
 use super::{
     super::{
-        Effect, LogNumber, LogSource, Record, ReplyTo, Settings, Subscription, SubscriptionState,
-        state,
+        Effect, LogNumber, LogSource, Record, ReplyTo, Serving, Settings, Subscription,
+        SubscriptionState, queue::Progress, state,
     },
     Broker,
     commands::Outcome,
+    queues::leads_back,
 };
 use crate::protocol::{
     About, CreateSubscription, Durability, Epoch, ErrorCode, Kind, ListSubscriptions, ResponseRoom,
-    ServerError, ServerResponse, SettingsPatch, SubscriptionId, SubscriptionReference,
+    Sequence, ServerError, ServerResponse, SettingsPatch, SubscriptionId, SubscriptionReference,
     Subscriptions, Timestamp, UpdateSubscription, codec,
 };
 
@@ -34,9 +35,11 @@ impl Broker {
                 .map_err(|error| error.for_subscription(id))?;
                 let difference = match command.kind {
                     Some(kind) if kind != subscription.kind => Some("kind"),
-                    _ => subscription
-                        .settings
-                        .difference(&command.settings, &self.limits.defaults),
+                    _ => subscription.settings.difference(
+                        id,
+                        &command.settings,
+                        &self.limits.defaults,
+                    ),
                 };
                 if let Some(difference) = difference {
                     let message = format!("the subscription exists with another {difference}");
@@ -64,9 +67,13 @@ impl Broker {
         if settings.name.is_none() {
             settings.name = command.subscription.name.clone();
         }
+        if subscription.kind == Kind::Queue && self.leads_back(id, &settings) {
+            return Err(leads_back(id));
+        }
         if settings != subscription.settings {
             self.writable()?;
             self.change(id, |subscription| subscription.settings = settings);
+            self.dispatch(id);
         }
         self.answer_meta(to, id);
         Ok(())
@@ -128,6 +135,17 @@ impl Broker {
         if subscription.source() == LogSource::Disk {
             self.building.record(Record::RemoveLog(subscription.log));
         }
+        if let Some(serving) = &subscription.serving {
+            self.building
+                .record(state::delete_queue_head(subscription.log));
+            for number in serving.queue.progress().written() {
+                self.building
+                    .record(state::delete_queue_block(subscription.log, number));
+            }
+            if let Some(due) = serving.due {
+                self.due.remove(&(due, id));
+            }
+        }
         let workers = subscription.workers();
         let effect = Effect::Deleted {
             subscription: id,
@@ -152,6 +170,9 @@ impl Broker {
         let kind = kind.unwrap_or(Kind::Broadcast);
         let settings = Settings::made(patch, kind, reference.name.clone(), &self.limits.defaults)
             .map_err(|error| error.for_subscription(reference.id))?;
+        if kind == Kind::Queue && self.leads_back(reference.id, &settings) {
+            return Err(leads_back(reference.id));
+        }
         self.writable()?;
         if self.subscriptions.len() >= self.limits.max_subscriptions {
             let message = format!(
@@ -188,18 +209,30 @@ impl Broker {
         }
         let mut subscription = Subscription::new(reference.id, state);
         subscription.staging.wait_for_sync(&self.building);
+        if kind == Kind::Queue {
+            let rules = self.limits.rules(&subscription.settings);
+            let serving = Serving::new(Progress::default(), rules, Sequence::ZERO);
+            subscription.serving = Some(Box::new(serving));
+        }
         self.insert(subscription);
     }
 
     /// The first command that uses a name gives it to the subscription.
     pub(super) fn take_name(&mut self, reference: &SubscriptionReference) {
         let Some(name) = &reference.name else { return };
-        if self.available
-            && self
-                .subscriptions
-                .get(&reference.id)
-                .is_some_and(|known| known.settings.name.is_none())
-        {
+        let Some(known) = self.subscriptions.get(&reference.id) else {
+            return;
+        };
+        if known.settings.name.is_some() {
+            return;
+        }
+        let named = Settings {
+            name: Some(name.clone()),
+            ..known.settings.clone()
+        };
+        // With its name, a Queue takes another dead-letter subscription by default, which must not lead back to it.
+        let may_change = known.kind == Kind::Broadcast || !self.leads_back(reference.id, &named);
+        if self.available && may_change {
             self.change(reference.id, |subscription| {
                 subscription.settings.name = Some(name.clone())
             });
@@ -213,6 +246,11 @@ impl Broker {
             .get_mut(&id)
             .expect("invariant: the caller found it");
         change(subscription);
+        if let Some(serving) = &mut subscription.serving {
+            serving
+                .queue
+                .set_rules(self.limits.rules(&subscription.settings));
+        }
         if subscription.settings.retention.is_some() {
             self.retained.insert(id);
         } else {

@@ -15,6 +15,7 @@ pub(super) type Outcome = Result<(), ServerError>;
 impl Broker {
     /// Applies a command; its answer is among the effects. Commands of a connection that speaks for no session any more are dropped.
     pub fn handle(&mut self, to: ReplyTo, request: Request, now: Timestamp) {
+        self.now = now;
         let Some(session) = self.session_of(to.connection) else {
             let dropped = Effect::Dropped(to);
             return self.building.effect(Durability::Synced, dropped);
@@ -24,8 +25,8 @@ impl Broker {
             ClientCommand::Subscribe(command) => self.subscribe(to, session, command, now),
             ClientCommand::Unsubscribe(reference) => self.unsubscribe(to, session, &reference),
             ClientCommand::Acknowledge(command) => self.acknowledge(to, session, &command),
-            ClientCommand::Reject(command) => self.queue_command(&command.subscription),
-            ClientCommand::Extend(command) => self.queue_command(&command.subscription),
+            ClientCommand::Reject(command) => self.reject_ids(to, &command),
+            ClientCommand::Extend(command) => self.extend(to, &command),
             ClientCommand::GetLogIndex(command) => self.log_index(to, &command),
             ClientCommand::GetLogEntries(command) => self.log_entries(to, command),
             ClientCommand::CreateSubscription(command) => self.create(to, &command, now),
@@ -53,14 +54,6 @@ impl Broker {
                 Effect::Close(to.connection, code, reason),
             );
         }
-    }
-
-    fn queue_command(&mut self, reference: &SubscriptionReference) -> Outcome {
-        let id = self.found(reference)?.id;
-        Err(invalid(
-            id,
-            "the command is for a Queue, and the subscription is a Broadcast",
-        ))
     }
 
     /// The subscription that a command is about.

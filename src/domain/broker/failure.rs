@@ -41,6 +41,7 @@ impl Broker {
             let released = self.fail_effects(batch);
             self.ready.push_back(released);
         }
+        self.unreadable.clear();
         self.uncommitted.clear();
         self.uncommitted_order.clear();
         self.sealed_bytes = 0;
@@ -113,7 +114,7 @@ impl Broker {
 
     fn fail_effect(&mut self, effect: Effect) -> Option<Effect> {
         match effect {
-            Effect::Publications(_) | Effect::Deleted { .. } => None,
+            Effect::Publications(_) | Effect::Deliver(_) | Effect::Deleted { .. } => None,
             Effect::Answer(_, ServerResponse::Error(_) | ServerResponse::Pong(_))
             | Effect::Dropped(_)
             | Effect::Close(..) => Some(effect),
@@ -146,6 +147,7 @@ impl Broker {
                 {
                     subscription.remove_session(session.id);
                     subscription.disconnect(to.connection.worker());
+                    self.leave_queue(id, to.connection);
                 }
                 Some(unavailable(to))
             }

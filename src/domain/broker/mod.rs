@@ -20,6 +20,7 @@ mod commands;
 mod failure;
 mod logs;
 mod publishing;
+mod queues;
 mod restore;
 mod retention;
 mod sessions;
@@ -29,6 +30,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+pub use queues::QueueLoad;
 pub use restore::Restored as RestoredState;
 pub use retention::{RetentionCheck, RetentionCut};
 
@@ -58,6 +60,8 @@ pub struct BrokerLimits {
     pub max_sessions: usize,
     /// Milliseconds.
     pub session_expiry: u64,
+    /// Bytes of a Queue's publications that may wait for one subscriber's socket.
+    pub outbox_size: u64,
     /// Bytes of frames that a Memory subscription without limits keeps.
     pub memory_log: u64,
     /// For `Welcome`; `max_subscriptions` of it is held to.
@@ -76,6 +80,12 @@ pub trait KnownIds {
         id: PublicationId,
         through: Sequence,
     ) -> Result<Option<Sequence>, String>;
+
+    /// Bytes of payload that `log` keeps up to `last`.
+    ///
+    /// # Errors
+    /// A sentence that says why it can't be told.
+    fn bytes_through(&self, log: LogNumber, last: Sequence) -> Result<u64, String>;
 }
 
 /// The state machine.
@@ -109,6 +119,16 @@ pub struct Broker {
     sealed_bytes: u64,
     room: Room,
     retention_cursor: Option<SubscriptionId>,
+    /// Queues whose changes are written with the batch that is being filled.
+    noted: Vec<SubscriptionId>,
+    /// What the queues of batches under way can read when these are committed: batch, queue, up to where.
+    unreadable: VecDeque<(u64, SubscriptionId, LogNumber, Sequence)>,
+    /// What queues want read.
+    loads: Vec<QueueLoad>,
+    /// When a queue has to be looked at, in milliseconds since the process began.
+    due: BTreeSet<(u64, SubscriptionId)>,
+    now: Timestamp,
+    uptime: u64,
     available: bool,
     stopping: bool,
 }
@@ -137,7 +157,7 @@ impl Broker {
 
     /// The next batch to be written, in order. `more` tells whether the one that is being filled may be taken, too.
     pub fn take_logged(&mut self) -> Option<SealedBatch> {
-        if self.ready.is_empty() && !self.building.is_empty() {
+        if self.ready.is_empty() && self.has_unsealed() {
             self.seal();
         }
         self.ready.pop_front()
@@ -145,7 +165,11 @@ impl Broker {
 
     /// Whether anything waits to be written or released through the log.
     pub fn has_logged(&self) -> bool {
-        !self.ready.is_empty() || !self.building.is_empty()
+        !self.ready.is_empty() || self.has_unsealed()
+    }
+
+    fn has_unsealed(&self) -> bool {
+        !self.building.is_empty() || !self.noted.is_empty()
     }
 
     /// What is released without the log.
@@ -169,6 +193,7 @@ impl Broker {
             self.uncommitted.remove(&(log, id));
             self.uncommitted_order.pop_front();
         }
+        self.make_readable(number);
     }
 
     /// From now on, nothing new begins.
@@ -202,6 +227,7 @@ impl Broker {
     }
 
     fn seal(&mut self) {
+        self.write_notes();
         let next = self.new_batch();
         let sealed = std::mem::replace(&mut self.building, next).seal();
         self.sealed_bytes += sealed.size;
@@ -210,7 +236,7 @@ impl Broker {
 
     /// What is not committed takes so much in the journal, at most.
     fn pending_bytes(&self) -> u64 {
-        self.sealed_bytes + self.building.size()
+        self.sealed_bytes + self.building.size() + self.noted.len() as u64 * queues::NOTE_SIZE
     }
 
     fn seal_if_large(&mut self) {
@@ -283,11 +309,15 @@ impl Broker {
         if self.available {
             Ok(())
         } else {
-            Err(ServerError::new(
-                ErrorCode::LogUnavailable,
-                "the log can't be written any more: the server serves what it has until it is started again",
-            ))
+            Err(self.unwritable())
         }
+    }
+
+    fn unwritable(&self) -> ServerError {
+        ServerError::new(
+            ErrorCode::LogUnavailable,
+            "the log can't be written any more: the server serves what it has until it is started again",
+        )
     }
 }
 

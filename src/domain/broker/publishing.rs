@@ -1,15 +1,24 @@
 //! Submissions become publications.
 
 use super::{
-    super::{Effect, ReplyTo, Settings, Subscription},
+    super::{DeliveryKey, Effect, FrameSource, ReplyTo, Settings, Subscription, Workers},
     Broker, PUBLICATION_OVERHEAD, advance,
     commands::{Outcome, check_kind},
     stage,
 };
 use crate::protocol::{
-    Durability, ErrorCode, Publication, PublicationId, Sequence, ServerError, ServerResponse,
-    SettingsPatch, StoredPublication, SubmitPublication, Submitted, SubscriptionId, Timestamp,
+    DeadLetter, Durability, ErrorCode, Kind, Publication, PublicationId, Sequence, ServerError,
+    ServerResponse, SettingsPatch, StoredPublication, SubmitPublication, Submitted, SubscriptionId,
+    Timestamp,
 };
+
+/// What becomes a publication.
+pub(super) struct Append<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) publication_id: Option<PublicationId>,
+    pub(super) publisher: Option<&'a str>,
+    pub(super) dead_letter: Option<DeadLetter>,
+}
 
 impl Broker {
     pub(super) fn submit(
@@ -49,6 +58,8 @@ impl Broker {
         match known {
             Some(subscription) => {
                 self.check_size(id, &subscription.settings, size)?;
+                self.check_queue_room(id, size)?;
+                let subscription = &self.subscriptions[&id];
                 if command.subscription.name.is_some() && subscription.settings.name.is_none() {
                     self.take_name(&command.subscription);
                 }
@@ -63,12 +74,18 @@ impl Broker {
                 self.make(&command.subscription, kind, settings, now);
             }
         }
-        self.append(to, id, &command.submission, command.publication_id, now);
+        let append = Append {
+            data: &command.submission,
+            publication_id: command.publication_id,
+            publisher: None,
+            dead_letter: None,
+        };
+        self.append(Some(to), id, append, now);
         Ok(())
     }
 
     /// Space and size are decided before a sequence is given.
-    fn check_size(&self, id: SubscriptionId, settings: &Settings, size: u64) -> Outcome {
+    pub(super) fn check_size(&self, id: SubscriptionId, settings: &Settings, size: u64) -> Outcome {
         let retention = settings.retention(&self.limits.defaults);
         if let Some(max_bytes) = retention.max_bytes.filter(|max_bytes| size > *max_bytes) {
             let message = format!(
@@ -87,15 +104,20 @@ impl Broker {
         Ok(())
     }
 
-    /// Gives the submission its sequence, and sends it on its way.
-    fn append(
+    /// Gives a publication its sequence, and sends it on its way. `Submitted` is answered to whoever asks.
+    pub(super) fn append(
         &mut self,
-        to: ReplyTo,
+        to: Option<ReplyTo>,
         id: SubscriptionId,
-        data: &[u8],
-        supplied: Option<PublicationId>,
+        append: Append<'_>,
         now: Timestamp,
     ) {
+        let Append {
+            data,
+            publication_id: supplied,
+            publisher,
+            dead_letter,
+        } = append;
         let subscription = self
             .subscriptions
             .get_mut(&id)
@@ -109,7 +131,8 @@ impl Broker {
             publication_id,
             sequence,
             time,
-            publisher: None,
+            publisher,
+            dead_letter,
             data,
         };
         if subscription.kept() == 0 {
@@ -119,7 +142,12 @@ impl Broker {
         subscription.last_time = time;
         subscription.bytes += data.len() as u64;
 
-        let workers = subscription.workers();
+        let removable = subscription.removable();
+        // A Queue's go to one subscriber, not to all.
+        let workers = match subscription.kind {
+            Kind::Broadcast => subscription.workers(),
+            Kind::Queue => Workers::default(),
+        };
         let (log, durability) = (subscription.log, subscription.settings.durability);
         let is_written = subscription.memory.is_none();
         let (batch, level) = stage(
@@ -129,7 +157,7 @@ impl Broker {
             durability,
             &mut subscription.staging,
         );
-        let frame = batch.publish(
+        let placed = batch.publish(
             &mut subscription.staging,
             log,
             &publication,
@@ -138,25 +166,54 @@ impl Broker {
             is_written,
         );
         if let Some(memory) = &mut subscription.memory {
+            let frame = batch.frame(&placed);
             let (stored, _) = StoredPublication::split_first(frame)
                 .expect("invariant: it was encoded a line above");
             memory.push(&stored);
             let retention = subscription.settings.retention(&self.limits.defaults);
-            if let Some(cut) = memory.retain(retention, self.limits.memory_log, time) {
+            let capacity = self.limits.memory_log;
+            if let Some(cut) = memory.retain(retention, capacity, time, removable) {
                 subscription.cut(&cut);
             }
         }
-        let submitted = Submitted {
-            subscription_id: id,
-            publication_id,
-            sequence,
-            duplicate: false,
-            durability,
-        };
-        batch.effect(
-            level,
-            Effect::Answer(to, ServerResponse::Submitted(submitted)),
-        );
+        if let Some(to) = to {
+            let submitted = Submitted {
+                subscription_id: id,
+                publication_id,
+                sequence,
+                duplicate: false,
+                durability,
+            };
+            batch.effect(
+                level,
+                Effect::Answer(to, ServerResponse::Submitted(submitted)),
+            );
+        }
+        if let Some(serving) = &mut subscription.serving {
+            let len = batch.frame(&placed).len();
+            let leased = (!self.stopping)
+                .then(|| {
+                    serving
+                        .queue
+                        .lease_fresh(sequence, publication_id, len, self.uptime)
+                })
+                .flatten();
+            if let Some(connection) = leased {
+                let key = DeliveryKey {
+                    connection,
+                    log,
+                    part: serving.part,
+                    level,
+                };
+                batch.deliver(key, id, FrameSource::Placed(placed), 1);
+            }
+            if is_written {
+                self.note_for_batch(id);
+            } else {
+                serving.queue.set_readable(sequence);
+            }
+            self.note(id);
+        }
         if supplied.is_some() && is_written {
             self.uncommitted.insert((log, publication_id), sequence);
             self.uncommitted_order
@@ -164,7 +221,7 @@ impl Broker {
         }
     }
 
-    fn sequence_of(
+    pub(super) fn sequence_of(
         &self,
         subscription: &Subscription,
         id: PublicationId,

@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 
 use super::{
-    super::{Batch, LogExtent, StateEntry, Subscription, state},
+    super::{
+        Batch, LogExtent, Serving, StateEntry, Subscription,
+        queue::{Progress, QueueBlock, QueueHead},
+        state,
+    },
     Broker, BrokerLimits, KnownIds, Room,
 };
 use crate::{
     domain::{Held, LogNumber, Record, Session, StateMap},
-    protocol::{Durability, Epoch, Timestamp},
+    protocol::{Durability, Epoch, Kind, Timestamp},
 };
 
 /// What the data log holds.
@@ -59,10 +63,17 @@ impl Broker {
                 full: false,
             },
             retention_cursor: None,
+            noted: Default::default(),
+            unreadable: Default::default(),
+            loads: Default::default(),
+            due: Default::default(),
+            now,
+            uptime: 0,
             available: true,
             stopping: false,
         };
         let mut cursors = Vec::new();
+        let mut queues = HashMap::<_, (QueueHead, Vec<_>)>::new();
         let mut logs = restored.logs;
         // Each entry goes when it was read, and what is made of it takes its place: together they would cost twice.
         for (key, value) in restored.entries {
@@ -98,6 +109,10 @@ impl Broker {
                 Ok(StateEntry::Cursor(session, id, state)) => {
                     cursors.push((session, Held::restored(id, state)))
                 }
+                Ok(StateEntry::QueueHead(log, head)) => queues.entry(log).or_default().0 = head,
+                Ok(StateEntry::QueueBlock(log, number, block)) => {
+                    queues.entry(log).or_default().1.push((number, block));
+                }
                 Err(error) => log::error!("an entry of the state map is left alone: {error}"),
             }
         }
@@ -109,10 +124,38 @@ impl Broker {
                 extent.bytes
             );
         }
+        broker.restore_queues(queues);
         for (id, held) in cursors {
             broker.restore_cursor(id, held, now);
         }
         broker
+    }
+
+    fn restore_queues(
+        &mut self,
+        mut found: HashMap<LogNumber, (QueueHead, Vec<(u64, QueueBlock)>)>,
+    ) {
+        let mut queues = Vec::new();
+        for subscription in self.subscriptions.values_mut() {
+            if subscription.kind != Kind::Queue {
+                continue;
+            }
+            let (head, blocks) = found.remove(&subscription.log).unwrap_or_default();
+            let (first, last) = (subscription.first, subscription.last);
+            let progress = Progress::restored(head, blocks, first, last);
+            let rules = self.limits.rules(&subscription.settings);
+            subscription.serving = Some(Box::new(Serving::new(progress, rules, last)));
+            queues.push(subscription.id);
+        }
+        for id in queues {
+            self.dispatch(id);
+        }
+        for (log, (_, blocks)) in found {
+            self.building.note(state::delete_queue_head(log));
+            for (number, _) in blocks {
+                self.building.note(state::delete_queue_block(log, number));
+            }
+        }
     }
 
     fn restore_cursor(&mut self, id: crate::protocol::SessionId, held: Held, now: Timestamp) {

@@ -16,6 +16,8 @@ pub struct RetentionCheck {
     pub log: LogNumber,
     /// The newest.
     pub last: Sequence,
+    /// The newest that may be removed.
+    pub through: Sequence,
     pub retention: Retention,
 }
 
@@ -48,11 +50,12 @@ impl Broker {
                 continue;
             };
             let retention = subscription.settings.retention(&self.limits.defaults);
-            if retention == Retention::default() || subscription.kept() == 0 {
+            let through = subscription.removable();
+            if retention == Retention::default() || through < subscription.first {
                 continue;
             }
             if let Some(memory) = &mut subscription.memory {
-                if let Some(cut) = memory.retain(retention, self.limits.memory_log, now) {
+                if let Some(cut) = memory.retain(retention, self.limits.memory_log, now, through) {
                     subscription.cut(&cut);
                 }
                 continue;
@@ -68,6 +71,7 @@ impl Broker {
                     subscription,
                     log,
                     last,
+                    through,
                     retention,
                 });
             }
@@ -91,7 +95,14 @@ impl Broker {
         if subscription.log != log || cut.first <= subscription.first || !self.available {
             return;
         }
+        // What may be removed never becomes less, but for a log that lost its end.
+        if cut.first > subscription.removable().next() {
+            return;
+        }
         subscription.cut(&cut);
+        if let Some(serving) = &mut subscription.serving {
+            serving.removable.1 = serving.removable.1.saturating_sub(cut.removed_bytes);
+        }
         self.building.record(Record::Truncate {
             log,
             first: cut.first,

@@ -3,6 +3,7 @@
 use super::{
     super::{Handed, Held, Identity, Restored, Session, WelcomeEffect, state},
     Broker,
+    subscribing::PREFETCH,
 };
 use crate::{
     domain::{ConnectionId, Effect},
@@ -144,10 +145,18 @@ impl Broker {
         if !std::mem::take(&mut session.welcomed) {
             return;
         }
+        let mut queues = Vec::new();
         for held in &session.held {
             if let Some(subscription) = self.subscriptions.get_mut(&held.subscription) {
                 subscription.disconnect(connection.worker());
+                if subscription.serving.is_some() {
+                    queues.push(subscription.id);
+                }
             }
+        }
+        for id in queues {
+            self.leave_queue(id, connection);
+            self.dispatch(id);
         }
     }
 
@@ -183,12 +192,19 @@ impl Broker {
             return;
         };
         session.welcomed = true;
-        let (mut told, mut restored) = (Vec::new(), Vec::new());
+        let (mut told, mut restored, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for held in &mut session.held {
             let Some(subscription) = self.subscriptions.get_mut(&held.subscription) else {
                 continue;
             };
-            let (cursor, recovered) = subscription.resume(held.resume_at(), held.epoch);
+            let (cursor, recovered) = match &subscription.serving {
+                Some(serving) => {
+                    queues.push((subscription.id, held.prefetch));
+                    let settled = serving.queue.progress().settled();
+                    (settled, held.epoch == subscription.epoch)
+                }
+                None => subscription.resume(held.resume_at(), held.epoch),
+            };
             *held = resumed(held, cursor, subscription.epoch);
             if session.durable && self.available {
                 self.building
@@ -206,6 +222,7 @@ impl Broker {
             });
             restored.push(Restored {
                 subscription: subscription.id,
+                kind: subscription.kind,
                 log: subscription.log,
                 source: subscription.source(),
                 last: subscription.last,
@@ -228,6 +245,10 @@ impl Broker {
         };
         self.building
             .effect(Durability::Synced, Effect::Welcome(Box::new(effect)));
+        for (id, prefetch) in queues {
+            self.join_queue(id, connection, prefetch.unwrap_or(PREFETCH));
+            self.dispatch(id);
+        }
     }
 }
 

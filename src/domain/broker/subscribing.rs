@@ -6,9 +6,12 @@ use super::{
     commands::{Outcome, check_kind, invalid},
 };
 use crate::protocol::{
-    About, Acknowledge, Acknowledged, ErrorCode, ServerError, ServerResponse, SessionId,
+    About, Acknowledge, Acknowledged, ErrorCode, Kind, ServerError, ServerResponse, SessionId,
     SettingsPatch, Settled, Subscribe, SubscriptionReference, Timestamp,
 };
+
+/// How much of a Queue is in flight to a subscriber that does not say.
+pub(super) const PREFETCH: u16 = 32;
 
 impl Broker {
     pub(super) fn subscribe(
@@ -60,7 +63,13 @@ impl Broker {
             .subscriptions
             .get_mut(&id)
             .expect("invariant: found or made above");
-        let start = match (command.from, held) {
+        let prefetch = (subscription.kind == Kind::Queue).then(|| {
+            let kept = held.and_then(|held| held.prefetch);
+            command.prefetch.or(kept).unwrap_or(PREFETCH)
+        });
+        // The subscribers of a Queue share one position.
+        let from = command.from.filter(|_| prefetch.is_none());
+        let start = match (from, held) {
             (Some(from), _) => subscription.start(from, command.epoch),
             (None, Some(_))
                 if command
@@ -78,7 +87,10 @@ impl Broker {
                 recovered: true,
             },
         };
-        let place = place(subscription, start, held);
+        let place = Held {
+            prefetch,
+            ..place(subscription, start, held)
+        };
         if held.is_none() {
             subscription.add_session(session_id);
             subscription.connect(to.connection.worker());
@@ -99,12 +111,17 @@ impl Broker {
             first: subscription.first,
             last: subscription.last,
             start,
+            prefetch,
         };
         self.effect_about(id, Effect::Subscribe(Box::new(effect)));
         self.sessions
             .get_mut(&session_id)
             .expect("invariant: it was there above")
             .hold(place);
+        if let Some(prefetch) = prefetch {
+            self.join_queue(id, to.connection, prefetch);
+            self.dispatch(id);
+        }
         Ok(())
     }
 
@@ -145,6 +162,8 @@ impl Broker {
             subscription_id: id,
         });
         self.effect_about(id, Effect::Unsubscribe(to, id, unsubscribed));
+        self.leave_queue(id, to.connection);
+        self.dispatch(id);
         Ok(())
     }
 
@@ -155,6 +174,9 @@ impl Broker {
         command: &Acknowledge,
     ) -> Outcome {
         let subscription = self.found(&command.subscription)?;
+        if subscription.kind == Kind::Queue {
+            return self.acknowledge_ids(to, command);
+        }
         let (id, first, last) = (subscription.id, subscription.first, subscription.last);
         let Acknowledged::UpTo(sequence) = command.what else {
             return Err(invalid(
@@ -219,6 +241,7 @@ fn place(subscription: &Subscription, start: Start, held: Option<Held>) -> Held 
         epoch: subscription.epoch,
         acknowledged: None,
         handed,
+        prefetch: None,
     };
     match (start, held) {
         (Start::At { cursor, .. }, _) => begin(cursor),

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::field::{Failure, Field, Fields};
 use crate::protocol::scan::{Envelope, Item, only_item, scan};
 use crate::protocol::{
-    About, DataLogEntry, ErrorCode, Gap, GapCause, Limits, LogIndex, Pong, PublicationId,
-    ReceivedPublication, RequestId, RestoredSubscription, Retention, ServerError, ServerResponse,
-    SessionId, Settled, ShownSettings, Submitted, Subscribed, SubscriptionMeta, Subscriptions,
-    Welcome,
+    About, DataLogEntry, DeadLetter, DeadLetterReason, ErrorCode, Gap, GapCause, Limits, LogIndex,
+    Pong, PublicationId, ReceivedPublication, RequestId, RestoredSubscription, Retention,
+    ServerError, ServerResponse, SessionId, Settled, ShownSettings, Submitted, Subscribed,
+    SubscriptionMeta, Subscriptions, Welcome,
 };
 
 /// One message of the server.
@@ -139,6 +139,7 @@ fn publication(fields: &Fields<'_>) -> Result<ReceivedPublication, Failure> {
         sequence,
         time,
         publisher,
+        dead_letter,
         data,
         delivery,
     ] = fields.pick([
@@ -147,6 +148,7 @@ fn publication(fields: &Fields<'_>) -> Result<ReceivedPublication, Failure> {
         "sequence",
         "time",
         "publisher",
+        "dead_letter",
         "data",
         "delivery",
     ])?;
@@ -156,9 +158,36 @@ fn publication(fields: &Fields<'_>) -> Result<ReceivedPublication, Failure> {
         sequence: sequence.required(Field::sequence, Field::NUMBER)?,
         time: time.required(Field::time, Field::NUMBER)?,
         publisher: publisher.optional(Field::text)?,
+        dead_letter: match dead_letter.map()? {
+            Some(map) => self::dead_letter(&fields.within(map))?,
+            None => None,
+        },
         data: fields.bytes(&data)?,
         delivery: delivery.optional(Field::natural)?,
     })
+}
+
+/// `None` for a reason that is not known: a dead letter of a later version.
+fn dead_letter(fields: &Fields<'_>) -> Result<Option<DeadLetter>, Failure> {
+    let [subscription_id, epoch, sequence, deliveries, reason] = fields.pick([
+        "subscription_id",
+        "epoch",
+        "sequence",
+        "deliveries",
+        "reason",
+    ])?;
+    let subscription_id = subscription_id.required(Field::uuid, Field::UUID)?;
+    let epoch = epoch.required(Field::uuid, Field::UUID)?;
+    let sequence = sequence.required(Field::sequence, Field::NUMBER)?;
+    let deliveries = deliveries.required(Field::natural, Field::NUMBER)?;
+    let reason = DeadLetterReason::from_text(&reason.required(Field::text, Field::TEXT)?);
+    Ok(reason.map(|reason| DeadLetter {
+        subscription_id,
+        epoch,
+        sequence,
+        deliveries,
+        reason,
+    }))
 }
 
 fn submitted(fields: &Fields<'_>) -> Result<Submitted, Failure> {

@@ -12,6 +12,7 @@ fn sample<'a>(publisher: Option<&'a str>, data: &'a [u8]) -> Publication<'a> {
         sequence: Sequence(0x0102),
         time: Timestamp(0x0304),
         publisher,
+        dead_letter: None,
         data,
     }
 }
@@ -174,6 +175,7 @@ proptest! {
             sequence: Sequence(numbers.0),
             time: Timestamp(numbers.1),
             publisher: publisher.as_deref(),
+            dead_letter: None,
             data: &data,
         };
         let mut bytes = encoded(&publication);

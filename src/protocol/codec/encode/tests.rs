@@ -416,6 +416,7 @@ fn stored_fields(data: &[u8]) -> Bytes {
         sequence: Sequence(3),
         time: Timestamp(4),
         publisher: None,
+        dead_letter: None,
         data,
     };
     let mut frame = Vec::new();

@@ -69,6 +69,7 @@ fn publication() -> Publication<'static> {
         sequence: Sequence(3),
         time: Timestamp(4),
         publisher: Some("somebody"),
+        dead_letter: None,
         data: b"hello",
     }
 }
@@ -80,6 +81,7 @@ fn received() -> ReceivedPublication {
         sequence: Sequence(3),
         time: Timestamp(4),
         publisher: Some("somebody".into()),
+        dead_letter: None,
         data: Bytes::from_static(b"hello"),
         delivery: None,
     }
