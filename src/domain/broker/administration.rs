@@ -7,7 +7,7 @@ use super::{
     },
     Broker,
     commands::Outcome,
-    queues::leads_back,
+    dead_letters::leads_back,
 };
 use crate::protocol::{
     About, CreateSubscription, Durability, Epoch, ErrorCode, Kind, ListSubscriptions, ResponseRoom,

@@ -17,6 +17,7 @@
 
 mod administration;
 mod commands;
+mod dead_letters;
 mod failure;
 mod logs;
 mod publishing;

@@ -7,9 +7,9 @@ use super::{
     stage,
 };
 use crate::protocol::{
-    DeadLetter, Durability, ErrorCode, Kind, Publication, PublicationId, Sequence, ServerError,
-    ServerResponse, SettingsPatch, StoredPublication, SubmitPublication, Submitted, SubscriptionId,
-    Timestamp,
+    DeadLetter, Durability, ErrorCode, Kind, Publication, PublicationId, Retention, Sequence,
+    ServerError, ServerResponse, SettingsPatch, StoredPublication, SubmitPublication, Submitted,
+    SubscriptionId, Timestamp,
 };
 
 /// What becomes a publication.
@@ -58,9 +58,12 @@ impl Broker {
         match known {
             Some(subscription) => {
                 self.check_size(id, &subscription.settings, size)?;
-                self.check_queue_room(id, size)?;
-                let subscription = &self.subscriptions[&id];
-                if command.subscription.name.is_some() && subscription.settings.name.is_none() {
+                let takes_name =
+                    command.subscription.name.is_some() && subscription.settings.name.is_none();
+                if subscription.kind == Kind::Queue {
+                    self.check_queue_room(id, size)?;
+                }
+                if takes_name {
                     self.take_name(&command.subscription);
                 }
             }
@@ -99,6 +102,49 @@ impl Broker {
         self.writable()?;
         if self.pending_bytes() + size + PUBLICATION_OVERHEAD > self.room.guaranteed {
             let message = "the disk has no room for another publication";
+            return Err(ServerError::new(ErrorCode::LogFull, message).for_subscription(id));
+        }
+        Ok(())
+    }
+
+    /// Whether what a Queue has not settled leaves room for `size` bytes more.
+    pub(super) fn check_queue_room(&mut self, id: SubscriptionId, size: u64) -> Outcome {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else {
+            return Ok(());
+        };
+        let retention = subscription.settings.retention(&self.limits.defaults);
+        let removable = subscription.removable();
+        let Some(serving) = &mut subscription.serving else {
+            return Ok(());
+        };
+        let is_full = if let Some(memory) = &mut subscription.memory {
+            let most = retention.max_bytes.unwrap_or(u64::MAX);
+            let capacity = self.limits.memory_log.saturating_sub(size);
+            let limits = Retention {
+                max_bytes: retention.max_bytes.map(|most| most.saturating_sub(size)),
+                ..retention
+            };
+            let cut = memory.retain(limits, capacity, self.now, removable);
+            let is_full = memory.payload_bytes() + size > most
+                || retention == Retention::default()
+                    && memory.frame_bytes() > capacity
+                    && memory.payload_bytes() > 0;
+            if let Some(cut) = cut {
+                subscription.cut(&cut);
+            }
+            is_full
+        } else if let Some(most) = retention.max_bytes {
+            let fits = |bytes: u64| subscription.bytes.saturating_sub(bytes) + size <= most;
+            if !fits(serving.removable.1) && serving.removable.0 < removable {
+                let bytes = self.known.bytes_through(subscription.log, removable);
+                serving.removable = (removable, bytes.unwrap_or_default());
+            }
+            !fits(serving.removable.1)
+        } else {
+            false
+        };
+        if is_full {
+            let message = "what the Queue has not settled leaves no room for another publication";
             return Err(ServerError::new(ErrorCode::LogFull, message).for_subscription(id));
         }
         Ok(())

@@ -6,18 +6,16 @@
 use super::{
     super::{
         ConnectionId, DeliveryKey, FrameSource, LogNumber, Page, ReplyTo, Settings,
-        queue::{Dead, LOAD_SIZE, QueueRules, Range, Rejected, Touched},
+        queue::{LOAD_SIZE, Queue, QueueRules, Range, Rejected, Touched},
         state,
     },
     Broker, BrokerLimits,
     commands::{Outcome, invalid},
-    publishing::Append,
     stage,
 };
 use crate::protocol::{
-    Acknowledge, Acknowledged, DeadLetter, Durability, ErrorCode, Extend, Kind, Patch, Reject,
-    Retention, ServerError, ServerResponse, SettingsPatch, Settled, StoredPublication,
-    SubscriptionId, SubscriptionReference, Timestamp,
+    Acknowledge, Acknowledged, Durability, Extend, Kind, Reject, ServerError, ServerResponse,
+    Settled, SubscriptionId, SubscriptionReference, Timestamp,
 };
 
 /// What the changes of a queue take in the journal, mostly.
@@ -93,7 +91,7 @@ impl Broker {
         &mut self,
         to: ReplyTo,
         id: SubscriptionId,
-        change: impl FnOnce(&mut crate::domain::queue::Queue, ConnectionId, u64) -> Touched,
+        change: impl FnOnce(&mut Queue, ConnectionId, u64) -> Touched,
     ) -> Result<Touched, ServerError> {
         let uptime = self.uptime;
         let subscription = self
@@ -321,79 +319,6 @@ impl Broker {
             }
         }
     }
-
-    /// Publishes a dead letter where it belongs, unless it is there already.
-    fn bury(&mut self, id: SubscriptionId, dead: &Dead) -> Result<(), ServerError> {
-        let Ok((publication, _)) = StoredPublication::split_first(&dead.frame) else {
-            return Ok(());
-        };
-        let source = &self.subscriptions[&id];
-        let target = source.settings.dead_letter(id);
-        if self.leads_back(id, &source.settings) {
-            return Err(leads_back(id));
-        }
-        let durability = source.settings.durability;
-        let dead_letter = DeadLetter {
-            subscription_id: id,
-            epoch: source.epoch,
-            sequence: dead.sequence,
-            deliveries: u64::from(dead.deliveries),
-            reason: dead.reason,
-        };
-        if source.memory.is_none() {
-            self.writable()?;
-        }
-        let publication_id = publication.publication_id();
-        if let Some(known) = self.subscriptions.get(&target.id)
-            && self.sequence_of(known, publication_id)?.is_some()
-        {
-            return Ok(());
-        }
-        let size = publication.data().len() as u64;
-        match self.subscriptions.get(&target.id) {
-            Some(known) => self.check_size(target.id, &known.settings, size)?,
-            None => {
-                let patch = SettingsPatch {
-                    durability: Patch::Value(durability),
-                    ..SettingsPatch::default()
-                };
-                let (settings, kind) = self.may_make(None, &patch, &target)?;
-                self.check_size(target.id, &settings, size)?;
-                self.make(&target, kind, settings, self.now);
-            }
-        }
-        self.check_queue_room(target.id, size)?;
-        let append = Append {
-            data: publication.data(),
-            publication_id: Some(publication_id),
-            publisher: publication.publisher(),
-            dead_letter: Some(dead_letter),
-        };
-        self.append(None, target.id, append, self.now);
-        Ok(())
-    }
-
-    /// Whether the dead letters of a Queue with these settings would come back to it.
-    pub(super) fn leads_back(&self, id: SubscriptionId, settings: &Settings) -> bool {
-        let mut target = settings.dead_letter(id).id;
-        for _ in 0..=self.subscriptions.len() {
-            if target == id {
-                return true;
-            }
-            match self.subscriptions.get(&target) {
-                Some(known) if known.kind == Kind::Queue => {
-                    target = known.settings.dead_letter(target).id;
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-}
-
-/// The answer where dead letters would go round.
-pub(super) fn leads_back(id: SubscriptionId) -> ServerError {
-    invalid(id, "the dead letters of the Queue would come back to it")
 }
 
 /// Writing down.
@@ -515,52 +440,6 @@ impl Broker {
             }
             self.due.insert((at, id));
         }
-    }
-}
-
-/// Room.
-impl Broker {
-    /// Whether what a Queue has not settled leaves room for `size` bytes more.
-    pub(super) fn check_queue_room(&mut self, id: SubscriptionId, size: u64) -> Outcome {
-        let Some(subscription) = self.subscriptions.get_mut(&id) else {
-            return Ok(());
-        };
-        let retention = subscription.settings.retention(&self.limits.defaults);
-        let removable = subscription.removable();
-        let Some(serving) = &mut subscription.serving else {
-            return Ok(());
-        };
-        let is_full = if let Some(memory) = &mut subscription.memory {
-            let most = retention.max_bytes.unwrap_or(u64::MAX);
-            let capacity = self.limits.memory_log.saturating_sub(size);
-            let limits = Retention {
-                max_bytes: retention.max_bytes.map(|most| most.saturating_sub(size)),
-                ..retention
-            };
-            let cut = memory.retain(limits, capacity, self.now, removable);
-            let is_full = memory.payload_bytes() + size > most
-                || retention == Retention::default()
-                    && memory.frame_bytes() > capacity
-                    && memory.payload_bytes() > 0;
-            if let Some(cut) = cut {
-                subscription.cut(&cut);
-            }
-            is_full
-        } else if let Some(most) = retention.max_bytes {
-            let fits = |bytes: u64| subscription.bytes.saturating_sub(bytes) + size <= most;
-            if !fits(serving.removable.1) && serving.removable.0 < removable {
-                let bytes = self.known.bytes_through(subscription.log, removable);
-                serving.removable = (removable, bytes.unwrap_or_default());
-            }
-            !fits(serving.removable.1)
-        } else {
-            false
-        };
-        if is_full {
-            let message = "what the Queue has not settled leaves no room for another publication";
-            return Err(ServerError::new(ErrorCode::LogFull, message).for_subscription(id));
-        }
-        Ok(())
     }
 }
 

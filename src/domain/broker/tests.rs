@@ -1,5 +1,7 @@
 //! The broker with made-up time, a log that is a list, and connections that are numbers.
 
+mod queues;
+
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use crate::{
 #[derive(Default)]
 struct Disk {
     ids: HashMap<(LogNumber, PublicationId), Sequence>,
+    frames: HashMap<(LogNumber, Sequence), Bytes>,
     state: HashMap<Box<[u8]>, Box<[u8]>>,
 }
 
@@ -135,6 +138,9 @@ impl Bench {
                 Record::Publications(chunk) => {
                     for publication in stored_publications(&chunk.frames) {
                         let publication = publication.unwrap();
+                        let frame = Bytes::copy_from_slice(publication.frame());
+                        disk.frames
+                            .insert((chunk.log, publication.sequence()), frame);
                         disk.ids.insert(
                             (chunk.log, publication.publication_id()),
                             publication.sequence(),
@@ -180,6 +186,16 @@ impl Bench {
             .collect();
         assert_eq!(answers.len(), 1, "{answers:?}");
         answers.remove(0)
+    }
+
+    /// The answer to a command that others were sent in front of.
+    fn call_last(&mut self, connection: ConnectionId, command: ClientCommand) -> ServerResponse {
+        self.send(connection, command);
+        let answers = self.commit().into_iter().filter_map(|effect| match effect {
+            Effect::Answer(to, response) if to.connection == connection => Some(response),
+            _ => None,
+        });
+        answers.last().expect("an answer")
     }
 
     fn error(&mut self, connection: ConnectionId, command: ClientCommand) -> ErrorCode {
