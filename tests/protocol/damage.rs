@@ -37,6 +37,13 @@ async fn publish_until_sealed(server: &Process, client: &mut Client) -> PathBuf 
     sealed().expect("a segment")
 }
 
+/// Stops in order, so that a journal that is being sealed is: killed in the midst, the server would seal it again.
+async fn stop(server: &mut Process, client: Client) {
+    client.close().await;
+    server.signal("-TERM");
+    assert!(server.exited().await.success());
+}
+
 fn sequences(publications: &[Fields]) -> Vec<u64> {
     publications
         .iter()
@@ -55,7 +62,7 @@ async fn what_can_not_be_read_is_a_gap_for_subscribers_and_missing_in_reads() {
         .await
         .uuids("entries");
     assert_eq!(ids.len(), 200);
-    server.kill();
+    stop(&mut server, client).await;
     let mut bytes = fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;
     for byte in &mut bytes[middle..middle + 4] {
@@ -170,4 +177,40 @@ async fn nonsense_behind_the_end_of_the_journal_is_no_harm() {
     server.start_again();
     let mut client = server.client().await;
     assert_eq!(client.log("orders").await, before);
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_counts_as_settled_in_a_queue() {
+    let mut server = Process::start(&[("MAX_MESSAGE_SIZE", "1MiB")]);
+    let mut client = server.client().await;
+    let fields = fields! { "subscription_id": "orders", "kind": "Queue" };
+    client.call("CreateSubscription", fields).await;
+    let segment = publish_until_sealed(&server, &mut client).await;
+    stop(&mut server, client).await;
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    for byte in &mut bytes[middle..middle + 4] {
+        *byte ^= 0x55;
+    }
+    fs::write(&segment, bytes).unwrap();
+    server.start_again();
+
+    let mut client = server.client().await;
+    let open = client.meta("orders").await.number("pending");
+    assert_eq!(open, 200);
+    let fields = fields! { "subscription_id": "orders", "prefetch": 3 };
+    client.call("Subscribe", fields).await;
+    let (mut came, mut last) = (0, 0);
+    while last < 200 {
+        let publication = client.next().await.expect("Publication");
+        assert!(publication.number("sequence") > last);
+        last = publication.number("sequence");
+        came += 1;
+        let ids = vec![publication.uuid("publication_id")];
+        let fields = fields! { "subscription_id": "orders", "publication_ids": ids };
+        client.call("Acknowledge", fields).await;
+    }
+    assert!((150..200).contains(&came), "{came} could be read");
+    let meta = client.meta("orders").await;
+    assert_eq!((meta.number("pending"), meta.number("in_flight")), (0, 0));
 }

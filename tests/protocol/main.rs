@@ -7,6 +7,7 @@
 mod support;
 
 mod damage;
+mod dead_letters;
 mod deleting;
 mod delivery;
 mod durability;
