@@ -93,13 +93,14 @@ function fieldsOf(wire: unknown): Record<string, unknown> {
 function read(key: string, value: unknown): unknown {
   const type = TYPES.get(key);
   if (Array.isArray(value)) return value.map((item) => read(key, item));
+  if (isMap(value)) {
+    // A setting that names a subscription, and in a publication what tells where it comes from.
+    check(!type || key === "dead_letter");
+    return fieldsOf(value);
+  }
   if (type === "uuid") {
     check(value instanceof Uint8Array && value.length === 16);
     return uuidText(value);
-  }
-  if (isMap(value)) {
-    check(!type);
-    return fieldsOf(value);
   }
   // Where a break stands for a value, cborg gives a symbol.
   check(typeof value !== "symbol");

@@ -20,6 +20,7 @@ export {
 export type { Log, LogOptions } from "./log.js";
 export type { Paused } from "./page.js";
 export type {
+  DeadLetter,
   Durability,
   ErrorCode,
   Kind,

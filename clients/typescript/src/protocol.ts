@@ -92,6 +92,16 @@ export interface SubscriptionMeta {
   inFlight?: number;
 }
 
+/** Where a dead letter comes from, how often it was delivered there, and why it was given up. */
+export interface DeadLetter {
+  /** The Queue. */
+  subscriptionId: Uuid;
+  epoch: Uuid;
+  sequence: number;
+  deliveries: number;
+  reason: "max-deliveries" | "rejected";
+}
+
 /** One publication. */
 export interface Publication {
   subscriptionId: Uuid;
@@ -101,6 +111,8 @@ export interface Publication {
   time: number;
   /** Only where the publisher was authenticated. */
   publisher?: string;
+  /** Only of what a Queue gave up. */
+  deadLetter?: DeadLetter;
   data: Uint8Array;
   /** Queue: the how-many-th delivery this is, from 1. */
   delivery?: number;
