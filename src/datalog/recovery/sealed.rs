@@ -30,6 +30,9 @@ use crate::{
     protocol::{Sequence, Timestamp},
 };
 
+/// Logs and entries of state of which sled keeps so much in memory that opening it anew, some 30 ms, is worth the time.
+const MANY: usize = 10_000;
+
 /// Fills the index of `replay` with what is sealed.
 pub(super) fn open(
     store: &Store,
@@ -74,7 +77,9 @@ pub(super) fn open(
         .meta
         .expect("invariant: a catalogue is committed when it is made");
     bring_up(&mut state_log, &catalogue, meta);
-    catalogue.shed().map_err(unopened)?;
+    if state.logs.len() + state.state.len() > MANY {
+        catalogue.shed().map_err(unopened)?;
+    }
 
     for (log, entry) in &state.logs {
         replay.index.add_log(*log, entry);
