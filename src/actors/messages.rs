@@ -65,13 +65,14 @@ pub(crate) struct Disconnected {
 #[rtype(result = "()")]
 pub(crate) struct Cursors(pub(crate) Vec<(ConnectionId, Vec<Handed>)>);
 
-/// A socket took so many bytes of a Queue's publications since its connection subscribes.
+/// A socket took so many bytes of a Queue's publications in this membership.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct QueueWritten {
     pub(crate) connection: ConnectionId,
     pub(crate) subscription: SubscriptionId,
     pub(crate) log: LogNumber,
+    pub(crate) joined: u64,
     pub(crate) bytes: u64,
 }
 

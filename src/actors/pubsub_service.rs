@@ -422,11 +422,12 @@ impl Handler<QueueWritten> for PubSubService {
             connection,
             subscription,
             log,
+            joined,
             bytes,
         } = message;
         self.read_clock();
         self.broker
-            .queue_written(connection, subscription, log, bytes);
+            .queue_written(connection, subscription, log, joined, bytes);
         self.flush_soon(ctx);
     }
 }

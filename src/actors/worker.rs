@@ -349,12 +349,13 @@ impl Worker {
 
     /// Tells how much of what was leased to a connection its socket took: those who have much unwritten are leased nothing more.
     fn tell_written(&self, connection: &Connection) {
-        for (subscription, log, bytes) in connection.newly_written(self.outbox_size as u64 / 4) {
+        for (subscriber, bytes) in connection.newly_written(self.outbox_size as u64 / 4) {
             // Without waiting: one for many publications, each of which was leased.
             self.neighbours.queue_written.do_send(QueueWritten {
                 connection: connection.id(),
-                subscription,
-                log,
+                subscription: subscriber.subscription,
+                log: subscriber.log,
+                joined: subscriber.joined(),
                 bytes,
             });
         }

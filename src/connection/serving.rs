@@ -6,7 +6,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use super::{Connection, Held, Paging, Subscriber};
 use crate::{
-    domain::{Effect, Handed, LogNumber},
+    domain::{Effect, Handed},
     protocol::{Sequence, SubscriptionId},
 };
 
@@ -60,14 +60,14 @@ impl Connection {
     }
 
     /// What the socket took of each Queue, where that is `step` bytes more than the last time.
-    pub(crate) fn newly_written(&self, step: u64) -> Vec<(SubscriptionId, LogNumber, u64)> {
+    pub(crate) fn newly_written(&self, step: u64) -> Vec<(Rc<Subscriber>, u64)> {
         if !self.has_queues.get() {
             return Vec::new();
         }
         let subscribers = self.subscribers.borrow();
         subscribers
             .iter()
-            .filter_map(|one| Some((one.subscription, one.log, one.newly_written(step)?)))
+            .filter_map(|one| Some((Rc::clone(one), one.newly_written(step)?)))
             .collect()
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Subscriber {
     awaits_turn: Cell<bool>,
     /// Of a Queue: what is sent was leased one by one, so positions count the bytes of that.
     is_of_queue: bool,
+    /// The number of its membership there.
+    joined: u64,
 }
 
 /// What becomes of a released chunk.
@@ -78,15 +80,17 @@ impl Subscriber {
             is_attached: Cell::new(true),
             awaits_turn: Cell::new(false),
             is_of_queue: false,
+            joined: 0,
         }
     }
 
-    /// The same in a Queue. Its positions are not those of the log: they count the bytes that were leased to it.
-    pub(crate) fn of_queue(self) -> Self {
+    /// The same in a Queue, with the number of its membership. Its positions are not those of the log: they count the bytes that were leased to it.
+    pub(crate) fn of_queue(self, joined: u64) -> Self {
         Self {
             position: Cell::new(Sequence::ZERO),
             handed: Cell::new(Sequence::ZERO),
             is_of_queue: true,
+            joined,
             ..self
         }
     }
@@ -94,6 +98,11 @@ impl Subscriber {
     /// Whether it takes part in a Queue.
     pub(crate) fn is_of_queue(&self) -> bool {
         self.is_of_queue
+    }
+
+    /// The number of its membership there.
+    pub(crate) fn joined(&self) -> u64 {
+        self.joined
     }
 
     /// So many bytes of a Queue's publications are queued. Returns its position behind them.

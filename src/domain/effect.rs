@@ -188,6 +188,8 @@ pub struct SubscribeEffect {
     pub start: Start,
     /// Of a Queue: how much may be in flight.
     pub prefetch: Option<u16>,
+    /// Of a Queue: the number of the membership, of which it is told what the socket took.
+    pub joined: u64,
 }
 
 /// A connection's beginning.
@@ -213,6 +215,7 @@ pub struct Restored {
     pub source: LogSource,
     pub last: Sequence,
     pub cursor: Sequence,
+    pub joined: u64,
 }
 
 /// How far a connection was served: the last publication that its socket took whole.

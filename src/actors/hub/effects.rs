@@ -151,7 +151,7 @@ impl Worker {
             );
             let subscriber = match restored.kind {
                 Kind::Broadcast => subscriber,
-                Kind::Queue => subscriber.of_queue(),
+                Kind::Queue => subscriber.of_queue(restored.joined),
             };
             self.add(connection, subscriber, restored.last);
         }
@@ -300,7 +300,8 @@ impl Worker {
                 connection.answer_encoded(&notice);
             }
             self.remove(connection, subscription);
-            let subscriber = Subscriber::new(subscription, log, effect.source, last).of_queue();
+            let subscriber = Subscriber::new(subscription, log, effect.source, last);
+            let subscriber = subscriber.of_queue(effect.joined);
             self.add(connection, subscriber, last);
         }
         self.table.borrow_mut().retract(subscription, log);

@@ -133,19 +133,20 @@ impl Broker {
 
 /// Subscribers.
 impl Broker {
-    /// `connection` takes part in a queue, from this place of its stream on. What is delivered to it is sent with [`dispatch`](Self::dispatch).
+    /// `connection` takes part in a queue, from this place of its stream on. What is delivered to it is sent with
+    /// [`dispatch`](Self::dispatch). Returns the number of its membership.
     pub(super) fn join_queue(
         &mut self,
         id: SubscriptionId,
         connection: ConnectionId,
         prefetch: u16,
-    ) {
-        if let Some(subscription) = self.subscriptions.get_mut(&id)
-            && let Some(serving) = &mut subscription.serving
-        {
-            serving.part += 1;
-            serving.queue.subscribe(connection, prefetch);
-        }
+    ) -> u64 {
+        let subscription = self.subscriptions.get_mut(&id);
+        let Some(serving) = subscription.and_then(|known| known.serving.as_mut()) else {
+            return 0;
+        };
+        serving.part += 1;
+        serving.queue.subscribe(connection, prefetch)
     }
 
     /// `connection` takes part no longer: its leases end, and go to others with [`dispatch`](Self::dispatch).
@@ -159,19 +160,20 @@ impl Broker {
         }
     }
 
-    /// The socket of `connection` took so many bytes of what was delivered to it, since it subscribes.
+    /// The socket of `connection` took so many bytes of what was delivered to it in this membership.
     pub fn queue_written(
         &mut self,
         connection: ConnectionId,
         id: SubscriptionId,
         log: LogNumber,
+        joined: u64,
         bytes: u64,
     ) {
         if let Some(subscription) = self.subscriptions.get_mut(&id)
             && subscription.log == log
             && let Some(serving) = &mut subscription.serving
         {
-            serving.queue.written(connection, bytes);
+            serving.queue.written(connection, joined, bytes);
             self.dispatch(id);
         }
     }

@@ -227,8 +227,19 @@ impl Broker {
                 source: subscription.source(),
                 last: subscription.last,
                 cursor,
+                joined: 0,
             });
         }
+        for &(id, prefetch) in &queues {
+            let joined = self.join_queue(id, connection, prefetch.unwrap_or(PREFETCH));
+            let of_queue = restored.iter_mut().find(|one| one.subscription == id);
+            if let Some(restored) = of_queue {
+                restored.joined = joined;
+            }
+        }
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
         let welcome = Welcome {
             session_id: id,
             durable: session.durable,
@@ -245,8 +256,7 @@ impl Broker {
         };
         self.building
             .effect(Durability::Synced, Effect::Welcome(Box::new(effect)));
-        for (id, prefetch) in queues {
-            self.join_queue(id, connection, prefetch.unwrap_or(PREFETCH));
+        for (id, _) in queues {
             self.dispatch(id);
         }
     }

@@ -101,6 +101,8 @@ impl Broker {
             subscription.staging.wait_for_sync(&self.building);
         }
         subscription.staging.close_chunk();
+        let joined = prefetch.map_or(0, |prefetch| self.join_queue(id, to.connection, prefetch));
+        let subscription = &self.subscriptions[&id];
         let effect = SubscribeEffect {
             to,
             subscription: id,
@@ -112,14 +114,14 @@ impl Broker {
             last: subscription.last,
             start,
             prefetch,
+            joined,
         };
         self.effect_about(id, Effect::Subscribe(Box::new(effect)));
         self.sessions
             .get_mut(&session_id)
             .expect("invariant: it was there above")
             .hold(place);
-        if let Some(prefetch) = prefetch {
-            self.join_queue(id, to.connection, prefetch);
+        if prefetch.is_some() {
             self.dispatch(id);
         }
         Ok(())

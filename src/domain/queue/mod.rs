@@ -72,6 +72,8 @@ pub struct Queue {
     /// Up to here the log can be read, and may be shown.
     readable: Sequence,
     members: Map<ConnectionId, Member>,
+    /// How many members there ever were.
+    joined: u64,
     /// Those who have room, in turn. Some may have none any more.
     turns: VecDeque<ConnectionId>,
     prefetch: u64,
@@ -88,6 +90,8 @@ struct Loaded {
 
 #[derive(Debug)]
 struct Member {
+    /// The number of its membership.
+    joined: u64,
     prefetch: u16,
     leases: Map<PublicationId, Lease>,
     /// Bytes ever leased, and of these written to the socket, as far as it was told.
@@ -181,6 +185,7 @@ impl Queue {
             loads_pause: None,
             readable: last,
             members: Map::default(),
+            joined: 0,
             turns: VecDeque::new(),
             prefetch: 0,
             in_flight: 0,
@@ -225,9 +230,11 @@ impl Queue {
 
 /// Subscribers.
 impl Queue {
-    /// A connection subscribes from now on, or with another prefetch.
-    pub fn subscribe(&mut self, connection: ConnectionId, prefetch: u16) {
+    /// A connection subscribes from now on, or with another prefetch. Returns the number of its membership.
+    pub fn subscribe(&mut self, connection: ConnectionId, prefetch: u16) -> u64 {
+        let next = self.joined + 1;
         let member = self.members.entry(connection).or_insert_with(|| Member {
+            joined: next,
             prefetch: 0,
             leases: Map::default(),
             leased: 0,
@@ -237,7 +244,10 @@ impl Queue {
         self.prefetch += u64::from(prefetch);
         self.prefetch -= u64::from(member.prefetch);
         member.prefetch = prefetch;
+        let joined = member.joined;
+        self.joined = self.joined.max(joined);
         self.give_turn(connection);
+        joined
     }
 
     /// A connection subscribes no longer: its leases end. With `spare`, since the server stops in order.
@@ -262,9 +272,11 @@ impl Queue {
         self.members.get(&connection).map(|member| member.prefetch)
     }
 
-    /// So many bytes of what was leased to a connection were written to its socket since it subscribes.
-    pub fn written(&mut self, connection: ConnectionId, bytes: u64) {
-        if let Some(member) = self.members.get_mut(&connection) {
+    /// So many bytes of what was leased in a membership were written to the socket.
+    pub fn written(&mut self, connection: ConnectionId, joined: u64, bytes: u64) {
+        if let Some(member) = self.members.get_mut(&connection)
+            && member.joined == joined
+        {
             member.written = member.written.max(bytes);
             self.give_turn(connection);
         }

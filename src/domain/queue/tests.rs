@@ -144,7 +144,7 @@ fn nothing_of_the_pending_is_remembered_and_little_of_the_settled() {
     while taken < 100_000 {
         let granted = grants(&mut queue, 0);
         assert!(granted.len() >= 999);
-        queue.written(connection(0), u64::MAX);
+        queue.written(connection(0), 1, u64::MAX);
         taken += granted.len() as u64;
         // One of a thousand stays, so that everything else is settled out of order.
         let done: Vec<_> = sequences(&granted)
@@ -216,8 +216,14 @@ fn a_subscriber_that_takes_nothing_off_its_socket_has_no_room() {
     let first = grants(&mut queue, 0).len();
     assert!((2..10).contains(&first), "{first}");
     // Acknowledging is no sign that anything of what is under way was written.
-    queue.written(connection(0), 10_000_000);
+    queue.written(connection(0), 1, 10_000_000);
     assert_eq!(grants(&mut queue, 0).len(), 50 - first);
+    // What is told of an earlier membership says nothing about this one.
+    queue.unsubscribe(connection(0), true);
+    assert_eq!(queue.subscribe(connection(0), 50), 2);
+    assert_eq!(grants(&mut queue, 0).len(), first);
+    queue.written(connection(0), 1, 10_000_000);
+    assert!(grants(&mut queue, 0).is_empty());
 }
 
 #[test]
