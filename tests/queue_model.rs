@@ -10,7 +10,11 @@
 #[macro_use]
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use support::{Client, Process, Response};
 use uuid::Uuid;
@@ -330,4 +334,78 @@ async fn workers_and_crashes_in_any_order_leave_nothing_out_and_nothing_twice() 
         }
         model.drain().await;
     }
+}
+
+/// A worker that is too slow now and then, until it is told that all is settled.
+async fn work_slowly(
+    mut client: Client,
+    seed: u64,
+    all: usize,
+    settled: Settled,
+) -> Vec<(u64, u64)> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut seen = Vec::new();
+    let fields = fields! { "subscription_id": "work", "prefetch": 5 };
+    client.call("Subscribe", fields).await;
+    while settled.lock().unwrap().len() < all {
+        client.call("Ping", fields! {}).await;
+        let mut held = Vec::new();
+        for publication in client.unread() {
+            let publication = publication.expect("Publication");
+            let sequence = publication.number("sequence");
+            seen.push((sequence, publication.number("delivery")));
+            held.push((sequence, publication.uuid("publication_id")));
+        }
+        if random.u8(..) < 60 {
+            // Longer than a lease, or shorter, or about as long.
+            tokio::time::sleep(Duration::from_millis(random.u64(1..60))).await;
+        }
+        // What came to the same worker again stands once.
+        held.sort_unstable();
+        held.dedup();
+        random.shuffle(&mut held);
+        let ids: Vec<_> = held.iter().map(|(_, id)| *id).collect();
+        let fields = fields! { "subscription_id": "work", "publication_ids": ids };
+        let answer = client.call("Acknowledge", fields).await;
+        let lost = answer.uuids("lost");
+        let mut settled = settled.lock().unwrap();
+        for (sequence, _) in held.iter().filter(|(_, id)| !lost.contains(id)) {
+            assert!(settled.insert(*sequence), "{sequence} was settled twice");
+        }
+    }
+    seen
+}
+
+type Settled = Arc<Mutex<BTreeSet<u64>>>;
+
+#[tokio::test]
+async fn leases_that_end_by_time_settle_nothing_twice_and_lose_nothing() {
+    const ALL: usize = 800;
+    let server = Process::start(&[]);
+    let mut publisher = server.client().await;
+    let settings = fields! { "max_deliveries": 0, "ack_timeout": 25 };
+    let fields = fields! { "subscription_id": "work", "kind": "Queue", "settings": settings };
+    publisher.call("CreateSubscription", fields).await;
+    let settled = Settled::default();
+    let mut workers = Vec::new();
+    for seed in 0..6 {
+        let client = server.client().await;
+        workers.push(tokio::spawn(work_slowly(
+            client,
+            seed,
+            ALL,
+            settled.clone(),
+        )));
+    }
+    publisher.publish_many("work", ALL).await;
+    let mut seen = BTreeSet::new();
+    for worker in workers {
+        for delivery in worker.await.unwrap() {
+            assert!(seen.insert(delivery), "{delivery:?} went to two");
+        }
+    }
+    assert!(settled.lock().unwrap().iter().copied().eq(1..=ALL as u64));
+    let meta = publisher.meta("work").await;
+    assert_eq!((meta.number("pending"), meta.number("in_flight")), (0, 0));
+    assert!(seen.len() > ALL, "some leases ended by time");
 }

@@ -164,6 +164,41 @@ async fn work(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
+async fn workers_take_what_is_published_meanwhile() {
+    let count: usize = std::env::var("COUNT").map_or(400_000, |count| count.parse().unwrap());
+    let process = std::sync::Arc::new(Process::start(&[]));
+    publish(&process, 1000).await;
+    let left = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(count as i64 - 64 * 32));
+    let begun = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..64 {
+        let (process, left) = (process.clone(), left.clone());
+        tasks.push(tokio::spawn(async move {
+            work(&process, 32, 16, &left).await;
+        }));
+    }
+    for _ in 0..4 {
+        let process = process.clone();
+        tasks.push(tokio::spawn(
+            async move { publish(&process, count / 4).await },
+        ));
+    }
+    let limit = std::time::Duration::from_secs(60);
+    let all = async {
+        while left.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(limit, all).await.unwrap();
+    let rate = (count as f64 - 64.0 * 32.0) / begun.elapsed().as_secs_f64();
+    println!("published, took and acknowledged {rate:.0} a second");
+    for task in tasks {
+        task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
 async fn workers_take_and_acknowledge() {
     let count: usize = std::env::var("COUNT").map_or(600_000, |count| count.parse().unwrap());
     let mut process = Process::start(&[]);

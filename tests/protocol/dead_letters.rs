@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::queue::{
     DURABILITIES, all_delivered, counts, counts_are, create, delivered, settle, work,
 };
-use crate::support::{Client, TestServer, eventually};
+use crate::support::{Client, Process, TestServer, eventually};
 
 async fn give_up(client: &mut Client, name: &str, ids: Vec<Uuid>) {
     let count = ids.len() as u64;
@@ -312,4 +312,54 @@ async fn a_dead_letter_that_waits_survives_a_restart() {
         (told.number("deliveries"), told.text("reason")),
         (1, "rejected")
     );
+}
+
+#[tokio::test]
+async fn what_was_on_lease_at_a_kill_was_delivered_in_vain() {
+    let mut server = Process::start(&[]);
+    let mut client = server.client().await;
+    create(&mut client, "work", fields! { "max_deliveries": 1 }).await;
+    work(&mut client, "work", 1).await;
+    client.publish_many("work", 2).await;
+    let id = delivered(&mut client, 1, 1).await;
+    server.kill();
+    server.start_again();
+    // Nobody subscribes, and it is moved all the same.
+    let mut client = server.client().await;
+    counts_are(&mut client, "work", 1, 0).await;
+    let letters = client.log("work.dead-letter").await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].uuid("publication_id"), id);
+    assert_eq!(
+        letters[0].map("dead_letter").text("reason"),
+        "max-deliveries"
+    );
+    work(&mut client, "work", 1).await;
+    delivered(&mut client, 2, 1).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_put_back_twice_is_there_once() {
+    let server = TestServer::start();
+    let mut client = server.client().await;
+    work(&mut client, "work", 10).await;
+    client.publish("work", b"x").await;
+    let id = delivered(&mut client, 1, 1).await;
+    give_up(&mut client, "work", vec![id]).await;
+    counts_are(&mut client, "work", 0, 0).await;
+    for is_again in [false, true] {
+        let letter = client.log("work.dead-letter").await.remove(0);
+        let queue = letter.map("dead_letter").uuid("subscription_id");
+        // Its old id is still in the Queue's log: the new one follows from it.
+        let again = Uuid::new_v5(&queue, letter.uuid("publication_id").as_bytes());
+        let fields = fields! {
+            "subscription_id": queue,
+            "publication_id": again,
+            "submission": letter.bytes("data"),
+        };
+        let submitted = client.call("SubmitPublication", fields).await;
+        assert_eq!(submitted.truth("duplicate"), is_again);
+    }
+    delivered(&mut client, 2, 1).await;
+    client.hears_nothing().await;
 }
