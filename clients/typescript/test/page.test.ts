@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { build } from "esbuild";
 import { type Browser, chromium, type Page } from "playwright-core";
@@ -39,10 +39,13 @@ before(async () => {
     write: false,
   });
   const script = outputFiles[0]!.text;
-  pages = createServer((request, response) => {
-    const isScript = request.url === "/infotainer.js";
-    response.setHeader("content-type", isScript ? "text/javascript" : "text/html");
-    response.end(isScript ? script : "<!doctype html><title>infotainer</title>");
+  pages = createServer(({ url = "" }, response) => {
+    const isBuilt = /^\/(dist|node_modules\/cborg)\/[\w/-]+\.js$/.test(url);
+    response.setHeader("content-type", isBuilt || url === "/infotainer.js" ? "text/javascript" : "text/html");
+    if (url === "/infotainer.js") response.end(script);
+    else if (isBuilt) response.end(readFileSync(`.${url}`));
+    else if (url === "/hello.html") response.end(pageOfTheReadme());
+    else response.end("<!doctype html><title>infotainer</title>");
   });
   await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
   origin = `http://localhost:${(pages.address() as { port: number }).port}`;
@@ -69,6 +72,13 @@ after(async () => {
   pages?.close();
   await cleanUp();
 });
+
+/** As it stands in the project's README, which tells to serve it from this folder. */
+function pageOfTheReadme(): string {
+  const pages = [...readFileSync("../../README.md", "utf8").matchAll(/```html\n([^]*?)```/g)];
+  assert.equal(pages.length, 1);
+  return pages[0]![1]!.replace("ws://127.0.0.1:8949/ws", server.url);
+}
 
 /** A page whose client is subscribed to `name` and notes what it sees. */
 async function open(name: string, url: string, options: object = {}): Promise<Page> {
@@ -125,6 +135,12 @@ test("page publishes, subscribes, and comes back where it was", { skip }, async 
   assert.deepEqual(await evaluate(page, (world) => world.seen), [1, 2, 3]);
   await evaluate(page, ({ client }) => client.close());
   assert.equal(await last(page), "closed");
+});
+
+test("page of the project's README says hello", { skip }, async () => {
+  const page = await (await browser.newContext()).newPage();
+  await page.goto(`${origin}/hello.html`);
+  await eventually("hello", async () => (await page.innerText("body")).trim() === "1 hello from a page");
 });
 
 test("server is not reached from a page of another origin", { skip }, async () => {
