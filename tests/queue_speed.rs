@@ -1,5 +1,5 @@
 //! How fast workers take and acknowledge, and what a long queue costs. Measurements, so they are ignored unless asked for:
-//! `cargo test --release --test queue_speed -- --ignored --nocapture`.
+//! `cargo test --release --test queue_speed -- --ignored --nocapture --test-threads 1`.
 
 #![allow(
     clippy::unwrap_used,
