@@ -209,7 +209,7 @@ async def fragments_and_errors(address):
     await connection.fail("Dance", "unknown-command")
     await connection.fail("GetSubscription", "not-found", subscription_id=f"{name}/other")
     await connection.fail("Subscribe", "invalid-argument", subscription_id=name, **{"from": "Yesterday"})
-    await connection.fail("Subscribe", "invalid-argument", subscription_id="queue", kind="Queue")
+    await connection.fail("Subscribe", "kind-mismatch", subscription_id=name, kind="Queue")
     await connection.fail("SubmitPublication", "conflict", subscription_id=name, submission=b"", expected_sequence=9)
     await connection.call("Ping", "Pong")
 
@@ -221,6 +221,37 @@ async def fragments_and_errors(address):
     large = await Connection.open(address)
     await large.socket.send(b"\x00" * (256 * 1024 + 1))
     assert await large.closed() == 1009
+
+
+async def a_queue_and_its_dead_letters(address):
+    first, second = await Connection.open(address), await Connection.open(address)
+    name = f"python/{uuid.uuid4()}"
+    subscribed = await first.call("Subscribe", "Subscribed", subscription_id=name, kind="Queue", prefetch=2)
+    assert (subscribed["prefetch"], "cursor" in subscribed) == (2, False), subscribed
+    for number in range(4):
+        await second.call("SubmitPublication", "Submitted", subscription_id=name, submission=bytes([number]))
+    held = [await first.next("Publication") for _ in range(2)]
+    assert [(one["sequence"], one["delivery"]) for one in held] == [(1, 1), (2, 1)], held
+    ids = [one["publication_id"] for one in held]
+    lost = await second.call("Acknowledge", "Acknowledged", subscription_id=name, publication_ids=ids)
+    assert (lost["count"], lost["lost"]) == (0, ids), lost
+    done = await first.call("Acknowledge", "Acknowledged", subscription_id=name, publication_ids=ids[:1])
+    assert (done["count"], done["lost"]) == (1, []), done
+    await first.call("Reject", "Rejected", subscription_id=name, publication_ids=ids[1:], dead_letter=True)
+    rest = [await first.next("Publication") for _ in range(2)]
+    assert [one["sequence"] for one in rest] == [3, 4], rest
+    await second.call("Subscribe", "Subscribed", subscription_id=name)
+    await first.close()
+    again = [await second.next("Publication") for _ in range(2)]
+    assert [(one["sequence"], one["delivery"]) for one in again] == [(3, 2), (4, 2)], again
+
+    await second.call("Subscribe", "Subscribed", subscription_id=f"{name}.dead-letter", **{"from": "First"})
+    letter = await second.next("Publication")
+    assert letter["publication_id"] == ids[1] and letter["data"] == bytes([1]) and "delivery" not in letter
+    told = letter["dead_letter"]
+    assert (told["subscription_id"], told["epoch"]) == (subscribed["subscription_id"], subscribed["epoch"]), told
+    assert (told["sequence"], told["deliveries"], told["reason"]) == (2, 1, "rejected"), told
+    await second.close()
 
 
 async def logs_page_by_page(address):
@@ -300,6 +331,7 @@ async def main(address):
         publish_and_subscribe,
         forms_that_cbor2_makes,
         fragments_and_errors,
+        a_queue_and_its_dead_letters,
         logs_page_by_page,
         durable_session,
     ):
