@@ -31,6 +31,9 @@ const CREDIT_GRAIN: u64 = 4096;
 /// Pings and pongs are dropped while this much of answers waits: a peer that does not read learns nothing from them.
 const MAX_ANSWERS_BEFORE_CONTROL: usize = 64 << 10;
 
+/// Every ping is answered while no more than this of answers waits; then only the newest is, as RFC 6455 (section 5.5.3) allows.
+const MAX_ANSWERS_BEFORE_PONG: usize = 4 << 10;
+
 /// The answer to a Close frame that says nothing.
 const EMPTY_CLOSE: &[u8] = &[0x88, 0];
 
@@ -51,7 +54,7 @@ pub(crate) struct Outbox {
     begun: usize,
     /// What the publications here cost, see [`Item::cost`].
     publication_bytes: usize,
-    /// The newest ping that has not been answered.
+    /// The newest ping, if it was not answered at once.
     pong: Option<Bytes>,
     closing: Closing,
     /// Bytes ever written.
@@ -159,9 +162,14 @@ impl Outbox {
         self.put_control(|out| encode_ping(out, b""));
     }
 
-    /// Queues the pong that answers a ping of `payload`, in the place of one that still waits.
+    /// Queues the pong that answers a ping of `payload`; where much waits already, in the place of the one before.
     pub(crate) fn pong(&mut self, payload: Bytes) {
-        if self.answers().is_some() {
+        if self.answers().is_none() {
+            return;
+        }
+        if self.pong.is_none() && self.answers.len() <= MAX_ANSWERS_BEFORE_PONG {
+            self.put_control(|out| encode_pong(out, &payload));
+        } else {
             self.pong = Some(payload);
         }
     }

@@ -109,12 +109,27 @@ fn credit_returns_when_the_last_byte_of_an_answer_is_written() {
 }
 
 #[test]
-fn only_the_newest_ping_is_answered() {
+fn every_ping_is_answered_in_order() {
     let mut outbox = Outbox::default();
     outbox.pong(Bytes::from_static(b"1"));
     outbox.pong(Bytes::from_static(b"2"));
     assert!(!outbox.is_empty());
-    assert_eq!(drain(&mut outbox), b"\x8a\x012");
+    assert_eq!(drain(&mut outbox), b"\x8a\x011\x8a\x012");
+}
+
+#[test]
+fn of_many_pings_that_wait_only_the_newest_is_answered_besides() {
+    let mut outbox = Outbox::default();
+    for number in 0..10_000_u16 {
+        outbox.pong(Bytes::copy_from_slice(&number.to_be_bytes()));
+    }
+    outbox.pong(Bytes::from_static(b"newest"));
+    let written = drain(&mut outbox);
+    assert!(written.len() <= MAX_ANSWERS_BEFORE_PONG + 20);
+    assert!(written.ends_with(b"\x8a\x06newest"));
+    assert!(outbox.is_empty());
+    outbox.pong(Bytes::from_static(b"at once"));
+    assert_eq!(drain(&mut outbox), b"\x8a\x07at once");
 }
 
 #[test]
