@@ -203,7 +203,10 @@ impl Stream for Reader {
 fn message(received: Received) -> Message {
     match received {
         Received::Binary(message) => Message::Binary(message),
-        Received::Text => Message::Text("".into()),
+        Received::Text(text) => Message::Text(
+            text.try_into()
+                .expect("invariant: the frame reader judged the text"),
+        ),
         Received::Ping(payload) => Message::Ping(payload),
         Received::Pong => Message::Pong(Bytes::new()),
         Received::Close(code) => Message::Close(code.map(|code| CloseReason {

@@ -3,8 +3,11 @@
 //! Owns framing: headers, masks, fragments, and every rule whose breach fails the connection. Does no I/O, and does not know what
 //! messages mean.
 //!
-//! Invariants: a length is judged when it is declared, before its bytes are kept; a reader that stands between two messages holds no
+//! Invariants: a length is judged when it is declared, before its bytes are kept; text is judged as it comes, so that it fails with the
+//! first byte that no UTF-8 has, in the middle of a message as at its end (RFC 6455, section 8.1); a reader that stands between two messages holds no
 //! memory of its own; a message that lies whole in one read is a slice of that read and is not copied.
+
+use std::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -19,8 +22,8 @@ const MAX_HEADER: usize = 14;
 pub(crate) enum Received {
     /// A binary message, its fragments joined.
     Binary(Bytes),
-    /// A text message. It is never looked into, so its text is not kept.
-    Text,
+    /// A text message, its fragments joined. It is valid UTF-8.
+    Text(Bytes),
     /// A ping, with what the pong repeats.
     Ping(Bytes),
     /// A pong.
@@ -73,6 +76,8 @@ struct Partial {
     message: Option<Opcode>,
     /// What came of it, unmasked.
     payload: BytesMut,
+    /// Of a text's payload, the bytes that are whole characters: what follows them is at most the beginning of one.
+    checked: usize,
     /// What came of a control frame's payload, unmasked: such frames may stand between the fragments of a message.
     control: BytesMut,
 }
@@ -223,6 +228,9 @@ impl FrameReader {
             &mut partial.payload
         };
         kept.extend_from_slice(&piece);
+        if !frame.opcode.is_control() && partial.message == Some(Opcode::Text) {
+            partial.checked += whole_characters(&partial.payload[partial.checked..])?;
+        }
         if frame.remaining > 0 {
             return Ok(Progress::Starved);
         }
@@ -231,19 +239,14 @@ impl FrameReader {
         } = *frame;
         partial.frame = None;
         let finished = if opcode.is_control() {
-            Some((opcode, std::mem::take(&mut partial.control)))
+            Some(message(opcode, mem::take(&mut partial.control))?)
         } else if is_final {
-            let payload = std::mem::take(&mut partial.payload);
-            let opcode = partial.message.take();
-            Some((opcode.expect("invariant: a message is joined"), payload))
+            Some(partial.join()?)
         } else {
             None
         };
         self.release();
-        match finished {
-            Some((opcode, payload)) => message(opcode, payload).map(Progress::Message),
-            None => Ok(Progress::Frame),
-        }
+        Ok(finished.map_or(Progress::Frame, Progress::Message))
     }
 
     /// Gives the memory back if nothing is on its way.
@@ -253,6 +256,19 @@ impl FrameReader {
         });
         if is_idle {
             self.partial = None;
+        }
+    }
+}
+
+impl Partial {
+    /// The data message whose last fragment came.
+    fn join(&mut self) -> Result<Received, FrameError> {
+        let payload = mem::take(&mut self.payload).freeze();
+        let checked = mem::take(&mut self.checked);
+        match self.message.take() {
+            Some(Opcode::Text) if checked < payload.len() => Err(FrameError::Utf8),
+            Some(Opcode::Text) => Ok(Received::Text(payload)),
+            _ => Ok(Received::Binary(payload)),
         }
     }
 }
@@ -333,7 +349,7 @@ fn message(opcode: Opcode, payload: BytesMut) -> Result<Received, FrameError> {
         Opcode::Binary => Received::Binary(payload.freeze()),
         Opcode::Text => {
             std::str::from_utf8(&payload).map_err(|_| FrameError::Utf8)?;
-            Received::Text
+            Received::Text(payload.freeze())
         }
         // Copied, because it is kept until it can be written: a slice would keep the whole read.
         Opcode::Ping => Received::Ping(Bytes::copy_from_slice(&payload)),
@@ -343,6 +359,15 @@ fn message(opcode: Opcode, payload: BytesMut) -> Result<Received, FrameError> {
             return Err(FrameError::Protocol("a continuation of nothing"));
         }
     })
+}
+
+/// How many bytes of `text` are whole characters. What is left is the beginning of one that may still become whole.
+fn whole_characters(text: &[u8]) -> Result<usize, FrameError> {
+    match std::str::from_utf8(text) {
+        Ok(text) => Ok(text.len()),
+        Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
+        Err(_) => Err(FrameError::Utf8),
+    }
 }
 
 /// The code of a Close frame, which may say nothing (RFC 6455, sections 5.5.1 and 7.4).

@@ -175,7 +175,7 @@ async fn a_message_of_the_largest_size_is_taken() {
 #[tokio::test]
 async fn a_message_over_the_size_is_closed_with_1009_by_what_its_frame_declares() {
     let server = TestServer::start();
-    for size in [(256 << 10) + 1, 1 << 30, (1 << 63) - 1] {
+    for size in [(256 << 10) + 1, 2 << 30, (1 << 63) - 1] {
         let mut raw = Raw::open(server.address(), "/ws").await;
         // Nothing but the head: the server does not wait for the bytes.
         raw.write(&Raw::head(FINAL_BINARY, size)).await;
@@ -230,6 +230,9 @@ async fn text_that_is_not_utf_8_is_closed_with_1007() {
         Raw::frame(0x81, &[0xff]),
         Raw::frame(0x81, &[0xe2, 0x82]),
         Raw::frame(CLOSE, &[0x03, 0xe8, 0xff]),
+        // It fails where the fault is seen, not at the end of the message.
+        Raw::frame(0x01, &[b'x', 0xf4, 0x90]),
+        Raw::frame(0x81, &[b'x', 0xf4, 0x90, b'x', b'x'])[..6 + 3].to_vec(),
     ] {
         let mut raw = Raw::open(server.address(), "/ws").await;
         raw.write(&bytes).await;

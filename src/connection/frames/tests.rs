@@ -138,8 +138,61 @@ fn an_unfinished_header_fails_as_soon_as_its_fault_shows() {
 fn text_is_checked_as_a_whole_message() {
     let euro = "€".as_bytes();
     let split = [frame(0x01, &euro[..1]), frame(0x80, &euro[1..])].concat();
-    assert_eq!(read(&split).unwrap(), [Received::Text]);
+    let text = Received::Text(Bytes::from_static("€".as_bytes()));
+    assert_eq!(read(&split).unwrap(), [text]);
     assert_eq!(code(&frame(0x81, &euro[..2])), 1007);
+    let unfinished = [frame(0x01, &euro[..1]), frame(0x80, &euro[1..2])].concat();
+    assert_eq!(code(&unfinished), 1007);
+}
+
+#[test]
+fn text_fails_with_the_first_byte_that_no_utf_8_has() {
+    // Behind f4, 90 is a character over U+10FFFF: the two are neither valid nor the beginning of anything valid.
+    let payload = [b"abc\xf4\x90", &[b'x'; 20][..]].concat();
+    let whole = frame(0x81, &payload);
+    let head = whole.len() - payload.len();
+    assert_eq!(read(&whole[..head + 4]), Ok(vec![]));
+    assert_eq!(read(&whole[..head + 5]), Err(FrameError::Utf8));
+
+    let fragment = frame(0x01, &payload[..4]);
+    assert_eq!(read(&fragment), Ok(vec![]));
+    let fragments = [fragment, frame(0x00, &payload[4..5])].concat();
+    assert_eq!(read(&fragments), Err(FrameError::Utf8));
+}
+
+#[test]
+fn a_ping_inside_of_a_character_leaves_the_text_whole() {
+    let euro = "€".as_bytes();
+    let bytes = [
+        frame(0x01, &euro[..1]),
+        frame(0x89, b"\xff"),
+        frame(0x80, &euro[1..]),
+    ];
+    assert_eq!(
+        read(&bytes.concat()).unwrap(),
+        [
+            Received::Ping(Bytes::from_static(b"\xff")),
+            Received::Text(Bytes::from_static("€".as_bytes())),
+        ]
+    );
+}
+
+#[test]
+fn endless_continuation_holds_no_more_than_the_limit() {
+    let mut reader = FrameReader::new(LIMIT);
+    let mut received = Vec::new();
+    read_all(&mut reader, &frame(0x02, b"x"), &mut received).unwrap();
+    let empty = frame(0x00, b"").repeat(1000);
+    for _ in 0..100 {
+        read_all(&mut reader, &empty, &mut received).unwrap();
+    }
+    let failed =
+        (0..LIMIT).find_map(|_| read_all(&mut reader, &frame(0x00, b"x"), &mut received).err());
+    assert_eq!(failed, Some(FrameError::TooLarge));
+    assert!(received.is_empty());
+    let held = &reader.partial.unwrap().payload;
+    assert_eq!(held.len(), LIMIT);
+    assert!(held.capacity() <= 2 * LIMIT);
 }
 
 #[test]
@@ -170,6 +223,11 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
             .concat()
         }),
         "[a-zäöü€]{0,100}".prop_map(|text| frame(0x81, text.as_bytes())),
+        ("[a-zäöü€]{1,100}", any::<prop::sample::Index>()).prop_map(|(text, split)| {
+            let (first, last) = text.as_bytes().split_at(split.index(text.len()));
+            [frame(0x01, first), frame(0x89, b"ping"), frame(0x80, last)].concat()
+        }),
+        payload().prop_map(|payload| frame(0x81, &payload)),
         Just(frame(0x8a, b"pong")),
         Just(frame(0x88, &[0x03, 0xe8])),
         prop::collection::vec(any::<u8>(), 1..20),
