@@ -42,6 +42,9 @@ const LONG_ANSWER: u32 = 512 << 10;
 /// How many times a task polls its session before others have their turn. A context takes 16 messages a time.
 const MAX_ROUNDS: usize = 32;
 
+/// How many times a task reads its socket before others have their turn: what is read may have no message in it, or many.
+const MAX_READS: u32 = 2;
+
 /// The actor.
 pub(crate) struct WebSocketSession {
     worker: Rc<Worker>,
@@ -131,6 +134,8 @@ struct Reader {
     frames: FrameReader,
     /// What was read and not yet taken.
     input: BytesMut,
+    /// Reads in this turn of the connection's task.
+    reads: u32,
 }
 
 impl Reader {
@@ -155,6 +160,11 @@ impl Reader {
                     }
                 }
             }
+            if self.reads == MAX_READS {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.reads += 1;
             match self.worker.poll_read(&self.connection, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(read)) if !read.is_empty() => self.input = read,
@@ -196,6 +206,10 @@ impl Stream for Reader {
         let this = self.get_mut();
         let polled = this.poll_message(cx).map(Some);
         this.connection.set_has_input(polled.is_ready());
+        if polled.is_pending() {
+            // The turn is over.
+            this.reads = 0;
+        }
         polled
     }
 }
@@ -240,6 +254,7 @@ impl ConnectionTask {
             worker: Rc::clone(&worker),
             connection: Rc::clone(&connection),
             input,
+            reads: 0,
         };
         let session = WebSocketSession {
             worker: Rc::clone(&worker),

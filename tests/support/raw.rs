@@ -164,6 +164,13 @@ impl Raw {
             .unwrap();
     }
 
+    /// Writes bytes; false if the server has ended the connection.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        within("writing", self.stream.write_all(bytes))
+            .await
+            .is_ok()
+    }
+
     /// Writes as much as the kernel takes at once; 0 if it takes nothing now.
     pub fn write_now(&mut self, bytes: &[u8]) -> usize {
         match self.stream.try_write(bytes) {
