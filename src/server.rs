@@ -25,16 +25,19 @@ use tokio::{
 
 use crate::{
     actors::{
+        commands::Commands,
         data_logger::{CloseLog, DataLogger},
         hub::{CloseAll, Hub, StopReading},
         log_reader::{CommittedIds, LogFetcher},
         messages::Disconnected,
+        neighbours::Neighbours,
         pubsub_service::{CommitFailed, Drain, PubSubService, SpaceChanged, StopAccepting},
     },
     config::{Config, ConfigError},
     datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
     domain::{Broker, BrokerLimits, Defaults, broker::RestoredState},
-    http, memory,
+    http::{self, Backend},
+    memory,
     protocol::{Limits, Timestamp},
 };
 
@@ -229,7 +232,12 @@ impl Parts {
             })
         };
         events.go_to(&pubsub);
-        let server = match http::serve(listener, &config, &pubsub, &logger, &fetchers) {
+        let backend = Backend {
+            neighbours: Neighbours::new(&pubsub, &fetchers),
+            releasers: [logger.clone().recipient(), pubsub.clone().recipient()],
+            health: pubsub.clone().recipient(),
+        };
+        let server = match http::serve::<Commands>(listener, &config, backend) {
             Ok(server) => server,
             Err(source) => {
                 end(arbiters);

@@ -11,6 +11,7 @@
 //! Waiting goes one way: session, PubSubService, DataLogger. The other way never waits.
 
 mod closing;
+pub(crate) mod commands;
 pub(crate) mod data_logger;
 pub(crate) mod hub;
 pub(crate) mod hubs;

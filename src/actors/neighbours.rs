@@ -1,9 +1,9 @@
 //! The actors that a worker sends to.
 
-use actix::{Actor, Addr, Context, Handler, Recipient};
+use actix::{Actor, Addr, Context, Handler, Recipient, dev::ToEnvelope};
 
 use super::{
-    log_reader::{DataLogFetch, DataLogPage, DataLogSince, LogFetcher},
+    log_reader::{DataLogFetch, DataLogPage, DataLogSince},
     messages::{Connect, Cursors, Disconnected, Forward, MayConnect, MemoryPage, QueueWritten},
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct Neighbours {
 
 impl Neighbours {
     /// Commands go to `pubsub`, reads of the data log to `fetchers`.
-    pub(crate) fn new<P>(pubsub: &Addr<P>, fetchers: &Addr<LogFetcher>) -> Self
+    pub(crate) fn new<P, F>(pubsub: &Addr<P>, fetchers: &Addr<F>) -> Self
     where
         P: Actor<Context = Context<P>>
             + Handler<MayConnect>
@@ -34,6 +34,9 @@ impl Neighbours {
             + Handler<Cursors>
             + Handler<MemoryPage>
             + Handler<QueueWritten>,
+        F: Actor + Handler<DataLogFetch> + Handler<DataLogPage> + Handler<DataLogSince>,
+        F::Context:
+            ToEnvelope<F, DataLogFetch> + ToEnvelope<F, DataLogPage> + ToEnvelope<F, DataLogSince>,
     {
         Self {
             may_connect: pubsub.clone().recipient(),

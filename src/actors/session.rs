@@ -1,16 +1,18 @@
-//! The actor of one connection: from messages to commands.
+//! The actor of one connection: from frames to messages.
 //!
-//! Owns what it takes to read one client: its frames, and how many malformed messages came in a row. Does not write: everything that goes out
-//! lies in the connection's outbox. It is an actix-web-actors `WebsocketContext` actor whose messages come from our own reader, since
-//! the context's own would copy each frame and stop the actor while its client does not read.
+//! Owns what it takes to read one client, and what is said between the messages: pings and the end. Does not own what messages mean: that is
+//! its [`Conversation`]. Does not write: everything that goes out lies in the connection's outbox. It is an actix-web-actors
+//! `WebsocketContext` actor whose messages come from our own reader, since the context's own would copy each frame and stop the actor while
+//! its client does not read.
 //!
 //! ```text
-//!   socket ──> Reader ──ws::Message──> WebSocketSession ──Incoming──> ConnectionTask ──one Forward a turn──> PubSubService
+//!   socket ──> Reader ──ws::Message──> WebSocketSession ──> Commands ──Incoming──> ConnectionTask ──one Forward a turn──> PubSubService
 //! ```
 //!
 //! Invariants: a message is taken only while there is credit; what one turn of the task brought is forwarded before the turn ends.
 
 use std::{
+    marker::PhantomData,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -22,22 +24,11 @@ use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
-use super::{messages::Incoming, worker::Worker};
+use super::worker::Worker;
 use crate::{
     connection::{Connection, FrameReader, Phase, Received},
     domain::Identity,
-    protocol::{
-        ClientCommand, ErrorCode, ServerError,
-        codec::{Rejection, decode_request},
-    },
 };
-
-/// So many malformed messages in a row end a connection (protocol, section 1).
-const MAX_MALFORMED: u32 = 16;
-
-/// What a command whose answer may be long (up to 4 MiB) counts for in its connection's credit: so two of them are under way at a time, and
-/// no more of their answers wait for a client that does not read.
-const LONG_ANSWER: u32 = 512 << 10;
 
 /// How many times a task polls its session before others have their turn. A context takes 16 messages a time.
 const MAX_ROUNDS: usize = 32;
@@ -45,83 +36,53 @@ const MAX_ROUNDS: usize = 32;
 /// How many times a task reads its socket before others have their turn: what is read may have no message in it, or many.
 const MAX_READS: u32 = 2;
 
-/// The actor.
-pub(crate) struct WebSocketSession {
-    worker: Rc<Worker>,
-    connection: Rc<Connection>,
-    malformed: u32,
+/// What the messages of one connection mean. The server's is [`Commands`](super::commands::Commands).
+pub(crate) trait Conversation: Default + Unpin + 'static {
+    /// The handshake was answered. Nothing is read until the connection is [open](Connection::open).
+    fn begin(worker: &Worker, connection: &Connection, identity: Identity);
+
+    /// A binary message came whole.
+    fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes);
+
+    /// A text message came whole.
+    fn text(&mut self, worker: &Worker, connection: &Rc<Connection>, text: &Bytes);
 }
 
-impl Actor for WebSocketSession {
+/// The actor.
+pub(crate) struct WebSocketSession<C> {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    conversation: C,
+}
+
+impl<C: Conversation> Actor for WebSocketSession<C> {
     type Context = WebsocketContext<Self>;
 }
 
-impl WebSocketSession {
-    fn take(&mut self, message: &Bytes) {
-        let credit = message.len() as u32;
-        match decode_request(message) {
-            Ok(request) => {
-                self.malformed = 0;
-                let credit = match request.command {
-                    ClientCommand::GetLogIndex(_)
-                    | ClientCommand::GetLogEntries(_)
-                    | ClientCommand::ListSubscriptions(_) => credit.max(LONG_ANSWER),
-                    _ => credit,
-                };
-                let request = Incoming::Request { request, credit };
-                self.worker.collect(&self.connection, request, credit);
-            }
-            Err(rejection) => self.reject(rejection, credit),
-        }
-    }
-
-    fn reject(&mut self, rejection: Rejection, credit: u32) {
-        match rejection.error.code {
-            ErrorCode::Malformed | ErrorCode::UnsupportedFormat => self.malformed += 1,
-            _ => self.malformed = 0,
-        }
-        let close = self.malformed >= MAX_MALFORMED;
-        if close {
-            self.connection.take_no_more();
-        }
-        let rejected = Incoming::Rejected {
-            rejection,
-            credit,
-            close,
-        };
-        self.worker.collect(&self.connection, rejected, credit);
-    }
-}
-
-impl StreamHandler<Result<Message, ProtocolError>> for WebSocketSession {
+impl<C: Conversation> StreamHandler<Result<Message, ProtocolError>> for WebSocketSession<C> {
     fn handle(&mut self, message: Result<Message, ProtocolError>, _: &mut Self::Context) {
+        let Self {
+            worker,
+            connection,
+            conversation,
+        } = self;
         match message {
-            Ok(Message::Binary(message)) => self.take(&message),
-            Ok(Message::Text(_)) => {
-                let error = ServerError::new(
-                    ErrorCode::UnsupportedFormat,
-                    "a command is a binary message of one CBOR item",
-                );
-                let rejection = Rejection {
-                    request_id: None,
-                    error,
-                };
-                self.reject(rejection, 0);
-            }
+            Ok(Message::Binary(message)) => conversation.binary(worker, connection, &message),
+            Ok(Message::Text(text)) => conversation.text(worker, connection, text.as_bytes()),
             Ok(Message::Ping(payload)) => {
-                self.connection.with_outbox(|outbox| outbox.pong(payload));
-                self.worker.mark_dirty(&self.connection);
+                connection.with_outbox(|outbox| outbox.pong(payload));
+                worker.mark_dirty(connection);
             }
             Ok(Message::Close(reason)) => {
                 let code = reason.map(|reason| reason.code.into());
                 // What came before the end is applied before it.
-                self.worker.forward(&self.connection);
-                self.worker.peer_closed(&self.connection, code);
+                worker.forward(connection);
+                worker.peer_closed(connection, code);
             }
             Ok(Message::Pong(_) | Message::Continuation(_) | Message::Nop) => {}
             Err(_) => {
-                self.worker.forward(&self.connection);
-                self.worker.end(&self.connection);
+                worker.forward(connection);
+                worker.end(connection);
             }
         }
     }
@@ -233,15 +194,16 @@ fn message(received: Received) -> Message {
 type SessionStream = Pin<Box<dyn Stream<Item = Result<Bytes, actix_web::Error>>>>;
 
 /// Drives one connection: its session's context, and what the socket could not take at once.
-pub(crate) struct ConnectionTask {
+pub(crate) struct ConnectionTask<C> {
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     session: SessionStream,
-    /// For whom the connection speaks, until that is announced.
+    /// For whom the connection speaks, until its conversation begins.
     identity: Option<Identity>,
+    conversation: PhantomData<C>,
 }
 
-impl ConnectionTask {
+impl<C: Conversation> ConnectionTask<C> {
     /// A task for `connection`, of which `input` has been read with its handshake.
     pub(crate) fn new(
         worker: Rc<Worker>,
@@ -259,11 +221,11 @@ impl ConnectionTask {
         let session = WebSocketSession {
             worker: Rc::clone(&worker),
             connection: Rc::clone(&connection),
-            malformed: 0,
+            conversation: C::default(),
         };
         let nothing = futures_util::stream::pending();
         let session = WebsocketContext::with_factory(nothing, |ctx| {
-            WebSocketSession::add_stream(reader, ctx);
+            WebSocketSession::<C>::add_stream(reader, ctx);
             session
         });
         Self {
@@ -271,11 +233,12 @@ impl ConnectionTask {
             connection,
             session: Box::pin(session),
             identity: Some(identity),
+            conversation: PhantomData,
         }
     }
 }
 
-impl Future for ConnectionTask {
+impl<C: Conversation> Future for ConnectionTask<C> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -286,7 +249,7 @@ impl Future for ConnectionTask {
         this.connection.set_waker(cx.waker());
         if let Some(identity) = this.identity.take() {
             this.worker.flush(&this.connection);
-            this.worker.announce(&this.connection, identity);
+            C::begin(&this.worker, &this.connection, identity);
         } else if this.connection.is_blocked() {
             this.worker.flush(&this.connection);
         }
@@ -305,7 +268,7 @@ impl Future for ConnectionTask {
     }
 }
 
-impl Drop for ConnectionTask {
+impl<C> Drop for ConnectionTask<C> {
     fn drop(&mut self) {
         self.worker.end(&self.connection);
     }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr};
+use actix::{Actor, Recipient};
 use actix_http::HttpService;
 use actix_server::Server;
 use actix_service::{fn_service, map_config};
@@ -29,8 +29,8 @@ use tokio::net::TcpListener;
 
 use crate::{
     actors::{
-        data_logger::DataLogger, hub::Hub, hubs::RegisterHub, log_reader::LogFetcher,
-        neighbours::Neighbours, pubsub_service::PubSubService, worker::Worker,
+        hub::Hub, hubs::RegisterHub, neighbours::Neighbours, pubsub_service::CheckHealth,
+        session::Conversation, worker::Worker,
     },
     config::Config,
     connection::{Gate, Socket},
@@ -43,23 +43,33 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// counts no longer: those are limited by the configuration.
 const MAX_HANDSHAKES: usize = 4096;
 
-/// Serves the connections of `listener`: workers, each with its Hub, which is registered with `pubsub` and `logger` before the worker
-/// accepts anything. Nothing happens until the returned server is polled.
+/// Whom HTTP's side of the server speaks to.
+pub(crate) struct Backend {
+    /// Whom the workers send to.
+    pub(crate) neighbours: Neighbours,
+    /// Who releases effects, and therefore has to know each worker's Hub.
+    pub(crate) releasers: [Recipient<RegisterHub>; 2],
+    /// Who knows how the server is.
+    pub(crate) health: Recipient<CheckHealth>,
+}
+
+/// Serves the connections of `listener`: workers, each with its Hub, which is registered before the worker accepts anything. Nothing
+/// happens until the returned server is polled.
 ///
 /// # Errors
 /// If the listener can't be used.
-pub(crate) fn serve(
+pub(crate) fn serve<C: Conversation>(
     listener: TcpListener,
     config: &Arc<Config>,
-    pubsub: &Addr<PubSubService>,
-    logger: &Addr<DataLogger>,
-    fetchers: &Addr<LogFetcher>,
+    backend: Backend,
 ) -> io::Result<Server> {
+    let Backend {
+        neighbours,
+        releasers,
+        health,
+    } = backend;
     let config = Arc::clone(config);
     let gate = Arc::new(Gate::new(config.max_connections));
-    let neighbours = Neighbours::new(pubsub, fetchers);
-    let (pubsub, logger) = (pubsub.clone(), logger.clone());
-    let service = pubsub.clone();
     let next_worker = Arc::new(AtomicUsize::new(0));
     let server = Server::build()
         .workers(config.workers)
@@ -76,8 +86,9 @@ pub(crate) fn serve(
             gate: Arc::clone(&gate),
         };
         // Without waiting: one for each worker.
-        logger.do_send(registration.clone());
-        pubsub.do_send(registration);
+        for releaser in &releasers {
+            releaser.do_send(registration.clone());
+        }
         let (gate, config) = (Arc::clone(&gate), Arc::clone(&config));
         HttpService::build()
             .client_request_timeout(config.handshake_timeout)
@@ -86,10 +97,10 @@ pub(crate) fn serve(
                 extensions.insert(gate.enter());
             })
             .upgrade(fn_service(move |(request, framed)| {
-                upgrade::upgrade(&worker, &config, &request, framed);
+                upgrade::upgrade::<C>(&worker, &config, &request, framed);
                 ready(Ok::<_, Infallible>(()))
             }))
-            .finish(map_config(routes::app(service.clone()), |()| {
+            .finish(map_config(routes::app(health.clone()), |()| {
                 AppConfig::default()
             }))
             .tcp()

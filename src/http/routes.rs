@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::Addr;
+use actix::Recipient;
 use actix_service::ServiceFactory;
 use actix_web::{
     App, Error, HttpResponse,
@@ -15,7 +15,7 @@ use actix_web::{
 use tokio::time::timeout;
 
 use crate::{
-    actors::pubsub_service::{CheckHealth, Health, PubSubService},
+    actors::pubsub_service::{CheckHealth, Health},
     protocol::SERVER,
 };
 
@@ -24,7 +24,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The routes.
 pub(super) fn app(
-    pubsub: Addr<PubSubService>,
+    health: Recipient<CheckHealth>,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -35,9 +35,9 @@ pub(super) fn app(
     >,
 > {
     App::new()
-        .app_data(web::Data::new(pubsub))
+        .app_data(web::Data::new(health))
         .route("/", web::get().to(about))
-        .route("/healthz", web::get().to(health))
+        .route("/healthz", web::get().to(healthz))
         .route("/ws", web::to(upgrade_required))
         .route("/ws/{session_id}", web::to(upgrade_required))
         .default_service(web::to(not_found))
@@ -49,8 +49,8 @@ async fn about() -> HttpResponse {
     )))
 }
 
-async fn health(pubsub: web::Data<Addr<PubSubService>>) -> HttpResponse {
-    let health = timeout(HEALTH_TIMEOUT, pubsub.send(CheckHealth)).await;
+async fn healthz(health: web::Data<Recipient<CheckHealth>>) -> HttpResponse {
+    let health = timeout(HEALTH_TIMEOUT, health.send(CheckHealth)).await;
     let problem = match health {
         Ok(Ok(Health::Good)) => return text(HttpResponse::Ok().body("ok\n")),
         Ok(Ok(Health::LogUnavailable)) => "the log can't be written: nothing is accepted\n",

@@ -12,14 +12,17 @@ use bytes::BytesMut;
 
 use super::handshake::{self, Accepted, Refusal};
 use crate::{
-    actors::{session::ConnectionTask, worker::Worker},
+    actors::{
+        session::{ConnectionTask, Conversation},
+        worker::Worker,
+    },
     config::Config,
     connection::{Permit, Socket},
     domain::Identity,
 };
 
 /// Judges an upgrade request, answers it, and lets the connection live on a task of its own.
-pub(super) fn upgrade(
+pub(super) fn upgrade<C: Conversation>(
     worker: &Rc<Worker>,
     config: &Config,
     request: &Request,
@@ -34,14 +37,14 @@ pub(super) fn upgrade(
     let limit = config.handshake_timeout;
     match (judged, permit.filter(|permit| permit.is_granted())) {
         (Ok(accepted), Some(permit)) => {
-            open(Rc::clone(worker), accepted, socket, input, permit, limit);
+            open::<C>(Rc::clone(worker), accepted, socket, input, permit, limit);
         }
         (Ok(_), None) => refuse(socket, Refusal::Full, limit),
         (Err(refusal), _) => refuse(socket, refusal, limit),
     }
 }
 
-fn open(
+fn open<C: Conversation>(
     worker: Rc<Worker>,
     accepted: Accepted,
     socket: Socket,
@@ -51,11 +54,11 @@ fn open(
 ) {
     let Accepted { identity, head } = accepted;
     match identity {
-        Identity::Transient => start(&worker, identity, &head, socket, input, permit),
+        Identity::Transient => start::<C>(&worker, identity, &head, socket, input, permit),
         Identity::Durable(_) => {
             spawn(async move {
                 if worker.may_connect(identity).await && permit.is_granted() {
-                    start(&worker, identity, &head, socket, input, permit);
+                    start::<C>(&worker, identity, &head, socket, input, permit);
                 } else {
                     refuse(socket, Refusal::Full, limit);
                 }
@@ -64,7 +67,7 @@ fn open(
     }
 }
 
-fn start(
+fn start<C: Conversation>(
     worker: &Rc<Worker>,
     identity: Identity,
     head: &[u8],
@@ -73,7 +76,7 @@ fn start(
     permit: Rc<Permit>,
 ) {
     if let Some(connection) = worker.take(socket, head, permit) {
-        spawn(ConnectionTask::new(
+        spawn(ConnectionTask::<C>::new(
             Rc::clone(worker),
             connection,
             identity,
