@@ -2,8 +2,8 @@
 # Every check of this project, for everybody: format, lints, docs, dependencies, tests. Installs what is missing first.
 #
 # Needs Rust with cargo (https://rustup.rs) and, for what else is missing, a Debian or Ubuntu with root or sudo. Besides
-# Rust it uses a C linker, Python (3.11 or newer) with what the conversation from Python and the client in Python need (in
-# target/venv), and for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome.
+# Rust it uses a C linker, Python (3.11 or newer) with what the conversation from Python, the client in Python and the cases of
+# Autobahn need (in target/venv), and for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -62,6 +62,7 @@ step "clippy"
 cargo clippy --all-targets --locked -- -D warnings
 # The client has to build without the server.
 cargo clippy --no-default-features --features client --locked -- -D warnings
+cargo clippy --features conformance --example echo --locked -- -D warnings
 
 step "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
@@ -81,6 +82,12 @@ fi
 
 step "tests"
 cargo test --locked
+
+step "conformance"
+# The report lies in target/conformance. Section 9, which is about limits and times, is run with --performance.
+"$python" -m pip install --quiet --disable-pip-version-check -r tests/conformance/requirements.txt
+cargo build --locked --features conformance --example echo
+"$python" tests/conformance/run.py target/debug/examples/echo
 
 # What the clients' tests say to the server and hear from it is held to the grammar behind them.
 export INFOTAINER_TEST_FRAMES="$PWD/target/frames"

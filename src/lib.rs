@@ -1,7 +1,7 @@
 //! A standalone, durable publish/subscribe server: WebSocket clients speak CBOR to it.
 //!
 //! The feature `server` is `Server` and everything behind it, `client` is the client library; both are on by default. Without
-//! either, [`protocol`] alone is left: what travels, and its codec.
+//! either, [`protocol`] alone is left: what travels, and its codec. The feature `conformance` is for the server's own tests.
 
 #[cfg(feature = "server")]
 mod actors;
@@ -9,6 +9,8 @@ mod actors;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "server")]
 mod connection;
 #[cfg(feature = "server")]

@@ -13,6 +13,8 @@
 mod closing;
 pub(crate) mod commands;
 pub(crate) mod data_logger;
+#[cfg(feature = "conformance")]
+pub(crate) mod echo;
 pub(crate) mod hub;
 pub(crate) mod hubs;
 pub(crate) mod log_reader;

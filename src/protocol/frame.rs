@@ -76,6 +76,23 @@ pub(super) fn head_len(payload_len: usize) -> usize {
     }
 }
 
+/// Adds a binary message to `out`.
+#[cfg(feature = "conformance")]
+pub(crate) fn encode_binary(out: &mut BytesMut, payload: &[u8]) {
+    let head = FrameHead::binary(payload.len());
+    out.put_slice(head.as_bytes());
+    out.put_slice(payload);
+}
+
+/// Adds a text message to `out`.
+#[cfg(feature = "conformance")]
+pub(crate) fn encode_text(out: &mut BytesMut, payload: &[u8]) {
+    const TEXT: u8 = 0x81;
+    let first = out.len();
+    encode_binary(out, payload);
+    out[first] = TEXT;
+}
+
 /// Adds a Close frame with `code` to `out`. Of `reason`, what a control frame has no room for is left out.
 pub fn encode_close(out: &mut BytesMut, code: u16, reason: &str) {
     let end =
