@@ -194,7 +194,7 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// A log as the catalogue knows it. Its runs follow with [`add_run`](Self::add_run).
+    /// A log as the catalogue knows it. Its runs follow with [`add_runs`](Self::add_runs).
     pub(crate) fn add_log(&self, log: LogNumber, entry: &LogEntry) {
         let log_of = Log::new(entry.first, entry.last, entry.last_time);
         self.inner.write().logs.insert(log, log_of);
