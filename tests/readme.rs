@@ -127,8 +127,11 @@ fn every_snippet_is_run_by_somebody() {
             ("The first minute", "sh" | "python") | ("The command line", "console") => {}
             // By the tests of the client in TypeScript.
             ("The first minute", "html") => {}
-            // This is what runs the tests.
-            ("Working on it", "sh") => assert_eq!(snippet.text, ".github/check.sh"),
+            // The first runs the tests; the second is for who asks for it.
+            ("Working on it", "sh") => {
+                let is_check = snippet.text == ".github/check.sh";
+                assert!(is_check || snippet.text.ends_with(" --performance"));
+            }
             (heading, language) => panic!("a snippet that nobody runs: {language} in {heading:?}"),
         }
     }
