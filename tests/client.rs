@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "tests fail loudly")]
 
 mod client_support;
+#[path = "client/queues.rs"]
+mod queues;
 
 use std::{collections::HashSet, time::Duration};
 

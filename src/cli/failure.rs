@@ -98,7 +98,7 @@ impl From<SubscribeError> for Failure {
             SubscribeError::Refused(_) => Self::Refused(sentence),
             SubscribeError::TimedOut => Self::TimedOut(sentence),
             SubscribeError::Closed(closed) => closed.into(),
-            SubscribeError::AlreadySubscribed => Self::Failed(sentence),
+            SubscribeError::AlreadySubscribed | SubscribeError::Deleted => Self::Failed(sentence),
         }
     }
 }

@@ -93,7 +93,7 @@ impl Connection {
                     if let Some(first) = self.first.take() {
                         drop(first.send(Ok(())));
                     }
-                    self.core.connected(&welcome);
+                    self.core.connected(&welcome, Instant::now());
                     self.status
                         .send_replace(Status::Connected(Arc::new(welcome)));
                     let ended = self.serve(socket, incoming, closing).await;

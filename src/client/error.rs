@@ -131,6 +131,9 @@ pub enum SubscribeError {
     /// This client holds the subscription already; a session has one cursor in each.
     #[error("this client is subscribed to it already")]
     AlreadySubscribed,
+    /// The Queue was deleted.
+    #[error("the subscription was deleted")]
+    Deleted,
     /// There was no answer within [`Builder::request_timeout`](super::Builder::request_timeout).
     #[error("there was no answer in time")]
     TimedOut,

@@ -8,6 +8,7 @@
 //! * [`Client::publish`] resolves when the publication is in the log. Many may be under way; what was when a connection
 //!   ended is sent again with the same id, so that it is added once.
 //! * [`Client::subscribe`] gives a stream that goes on by itself after a reconnect. It drops what it has seen, and tells what is missing.
+//! * [`Client::queue`] takes part in a Queue: a stream of deliveries, each acknowledged, rejected or extended by its handle.
 //! * [`Client::log`] reads what is stored; the rest makes, changes, shows and deletes subscriptions.
 //!
 //! When the connection ends, the client comes back after a growing, jittered pause, unless the server does not want it back (close codes
@@ -53,10 +54,12 @@ mod buffer;
 mod builder;
 mod connection;
 mod core;
+mod deliveries;
 mod error;
 mod handle;
 mod log;
 mod publish;
+mod queue;
 mod socket;
 mod subscription;
 
@@ -70,6 +73,7 @@ pub use self::{
     error::{Closed, ConnectionError, PublishError, RequestError, SubscribeError},
     log::{Log, LogPage},
     publish::{Acknowledgement, Publish},
+    queue::{Delivery, Lease, Queue, QueueBuilder, Rejection, Settlement},
     subscription::{Event, Gap, GapCause, NotRecovered, SubscribeBuilder, Subscription},
 };
 use self::{core::Command, handle::Handle};
@@ -77,7 +81,7 @@ pub use crate::protocol::ReceivedPublication as Publication;
 use crate::protocol::Welcome;
 
 /// A handle on a connection to a server. Cloning is cheap, and all clones share the connection, which ends when the last of them
-/// and of their subscriptions and requests is gone.
+/// and of their subscriptions, deliveries and requests is gone.
 #[derive(Clone, Debug)]
 pub struct Client {
     handle: Handle,

@@ -17,6 +17,7 @@
 //!   what is missing.
 
 mod delivery;
+mod queue;
 mod requests;
 mod subscriber;
 mod subscribing;
@@ -32,12 +33,14 @@ use tokio::{
     time::Instant,
 };
 
+pub(super) use self::queue::{QueueBegun, QueueWanted, Settling};
 use self::{
+    queue::QueueSubscriber,
     requests::{Purpose, Requests},
     subscriber::Subscriber,
 };
 use super::{
-    Closed, Event, Gap, GapCause, RequestError, SubscribeError,
+    Closed, Event, Gap, GapCause, Lease, RequestError, Settlement, SubscribeError,
     buffer::{Bound, Buffer, Place},
 };
 use crate::protocol::{
@@ -63,10 +66,25 @@ pub(super) enum Command {
         wanted: Wanted,
         reply: Reply<Begun, SubscribeError>,
     },
+    /// Takes part in a Queue.
+    SubscribeQueue {
+        wanted: QueueWanted,
+        reply: Reply<QueueBegun, SubscribeError>,
+    },
+    /// Leases are to be given up or prolonged.
+    Settle {
+        subscription: SubscriptionReference,
+        leases: Vec<Lease>,
+        how: Settling,
+        reply: Reply<Settlement, RequestError>,
+        permit: OwnedSemaphorePermit,
+    },
     /// The application has done with events, or has taken so many that there is room again.
     Taken(SubscriberKey),
     /// Nobody reads the subscription any more.
     Released(SubscriberKey),
+    /// Nobody works on the Queue any more.
+    QueueReleased(SubscriberKey),
     Close {
         done: oneshot::Sender<()>,
     },
@@ -113,7 +131,10 @@ pub(super) struct Core {
     unclaimed_bound: Bound,
     requests: Requests,
     subscribers: HashMap<SubscriptionId, Subscriber>,
+    queues: HashMap<SubscriptionId, QueueSubscriber>,
     next_number: u64,
+    /// Counts connections: leases are of one.
+    connection: u64,
     /// The server's limit on messages, while there is a connection that had its `Welcome`.
     max_message_size: Option<u64>,
     outgoing: VecDeque<Bytes>,
@@ -129,7 +150,9 @@ impl Core {
             unclaimed_bound,
             requests: Requests::default(),
             subscribers: HashMap::new(),
+            queues: HashMap::new(),
             next_number: 0,
+            connection: 0,
             max_message_size: None,
             outgoing: VecDeque::new(),
             stalled: None,
@@ -168,8 +191,17 @@ impl Core {
                 permit,
             } => self.request(command, epoch, reply, permit),
             Command::Subscribe { wanted, reply } => self.subscribe(wanted, reply),
+            Command::SubscribeQueue { wanted, reply } => self.subscribe_queue(wanted, reply),
+            Command::Settle {
+                subscription,
+                leases,
+                how,
+                reply,
+                permit,
+            } => self.settle(subscription, leases, how, reply, permit),
             Command::Taken(key) => self.taken(key),
             Command::Released(key) => self.released(key),
+            Command::QueueReleased(key) => self.queue_released(key),
             // The connection's task looks after it.
             Command::Close { .. } => {}
         }
@@ -200,6 +232,9 @@ impl Core {
                 if let Some(subscriber) = self.subscribers.remove(&subscription.id) {
                     self.forget(subscriber);
                 }
+                if let Some(queue) = self.queues.remove(&subscription.id) {
+                    queue.end(None);
+                }
             }
             _ => {}
         }
@@ -223,10 +258,12 @@ impl Core {
     }
 
     /// A connection began.
-    pub(super) fn connected(&mut self, welcome: &Welcome) {
+    pub(super) fn connected(&mut self, welcome: &Welcome, now: Instant) {
         let limit = welcome.limits.max_message_size;
         self.max_message_size = Some(limit);
+        self.connection += 1;
         self.resume_subscribers(welcome);
+        self.resume_queues(welcome, now);
         self.requests.drop_unwanted();
         for id in self.requests.of_callers() {
             self.outgoing.extend(self.requests.message(id, limit));
@@ -243,6 +280,7 @@ impl Core {
         for subscriber in self.subscribers.values_mut() {
             subscriber.disconnected();
         }
+        self.queues_disconnected();
     }
 
     /// The client has ended: everybody who waits is told.
@@ -256,6 +294,9 @@ impl Core {
         for (_, mut subscriber) in self.subscribers.drain() {
             subscriber.end(error.clone());
         }
+        for (_, queue) in self.queues.drain() {
+            queue.end(error.clone());
+        }
     }
 
     pub(super) fn received(&mut self, received: Received, now: Instant) {
@@ -264,7 +305,11 @@ impl Core {
             message,
         } = received;
         match (request_id, message) {
-            (_, ServerMessage::Publication(publication)) => self.publication(publication),
+            (_, ServerMessage::Publication(publication)) => {
+                if let Some(publication) = self.delivered(publication) {
+                    self.publication(publication);
+                }
+            }
             (Some(id), ServerMessage::Response(response)) => self.answered(id, response, now),
             (None, ServerMessage::Response(ServerResponse::Gap(gap))) => self.gap(&gap),
             (None, ServerMessage::Response(ServerResponse::Deleted(about))) => {
@@ -305,7 +350,9 @@ impl Core {
                     },
                 );
             }
+            Purpose::Settle { reply, lost, .. } => answer(reply, queue::settled(response, lost)),
             Purpose::Subscribe(key) => self.subscribed(key, id, response, now),
+            Purpose::SubscribeQueue(key) => self.queue_subscribed(key, id, response, now),
             Purpose::Acknowledge(key) => self.acknowledged(key, &response),
             Purpose::Aside => {
                 if let ServerResponse::Error(error) = response {

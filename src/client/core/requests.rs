@@ -7,8 +7,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Reply, SubscriberKey, answer};
 use crate::{
-    client::{Closed, RequestError},
-    protocol::{ClientCommand, Request, RequestId, ServerResponse, codec::encode_request},
+    client::{Closed, RequestError, Settlement},
+    protocol::{
+        ClientCommand, PublicationId, Request, RequestId, ServerResponse, codec::encode_request,
+    },
 };
 
 #[derive(Debug)]
@@ -19,12 +21,35 @@ pub(super) enum Purpose {
         #[allow(dead_code, reason = "held until the answer")]
         permit: OwnedSemaphorePermit,
     },
+    /// A caller waits for what comes of leases, which end with this connection.
+    Settle {
+        reply: Reply<Settlement, RequestError>,
+        #[allow(dead_code, reason = "held until the answer")]
+        permit: OwnedSemaphorePermit,
+        /// Those that are asked for.
+        ids: Vec<PublicationId>,
+        /// Those that were lost before.
+        lost: Vec<PublicationId>,
+    },
     /// Begins or resumes a subscription on this connection.
     Subscribe(SubscriberKey),
+    /// Takes part in a Queue on this connection.
+    SubscribeQueue(SubscriberKey),
     /// Acknowledges what the application has done with.
     Acknowledge(SubscriberKey),
     /// Nothing follows from the answer.
     Aside,
+}
+
+impl Purpose {
+    /// Tells whoever waits that it failed.
+    fn fail(self, error: RequestError) {
+        match self {
+            Self::Caller { reply, .. } => answer(reply, Err(error)),
+            Self::Settle { reply, .. } => answer(reply, Err(error)),
+            _ => {}
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,9 +86,12 @@ impl Requests {
     }
 
     pub(super) fn is_of_caller(&self, id: RequestId) -> bool {
-        self.in_flight
-            .get(&id.0)
-            .is_some_and(|request| matches!(request.purpose, Purpose::Caller { .. }))
+        self.in_flight.get(&id.0).is_some_and(|request| {
+            matches!(
+                request.purpose,
+                Purpose::Caller { .. } | Purpose::Settle { .. }
+            )
+        })
     }
 
     /// The message to send. `None` if it is longer than `limit`; who waits for it has been told.
@@ -75,12 +103,8 @@ impl Requests {
         });
         let size = message.len();
         if size as u64 > limit {
-            if let Some(InFlight {
-                purpose: Purpose::Caller { reply, .. },
-                ..
-            }) = self.in_flight.remove(&id.0)
-            {
-                answer(reply, Err(RequestError::TooLarge { size, limit }));
+            if let Some(request) = self.in_flight.remove(&id.0) {
+                request.purpose.fail(RequestError::TooLarge { size, limit });
             }
             return None;
         }
@@ -96,10 +120,27 @@ impl Requests {
             .collect()
     }
 
-    /// Drops what the client asked for itself: on the next connection it begins anew.
+    /// Drops what ends with the connection: what the client asked for itself, which begins anew on the next one, and what was asked
+    /// of leases, which are lost.
     pub(super) fn forget_own(&mut self) {
-        self.in_flight
-            .retain(|_, request| matches!(request.purpose, Purpose::Caller { .. }));
+        let is_kept = |request: &InFlight| matches!(request.purpose, Purpose::Caller { .. });
+        let (kept, ended) = std::mem::take(&mut self.in_flight)
+            .into_iter()
+            .partition(|(_, request)| is_kept(request));
+        self.in_flight = kept;
+        let ended: BTreeMap<u64, InFlight> = ended;
+        for request in ended.into_values() {
+            if let Purpose::Settle {
+                reply,
+                ids,
+                mut lost,
+                ..
+            } = request.purpose
+            {
+                lost.extend(ids);
+                answer(reply, Ok(Settlement { count: 0, lost }));
+            }
+        }
     }
 
     /// Drops what nobody waits for any more.
@@ -123,12 +164,8 @@ impl Requests {
             .map(|(id, _)| *id)
             .collect();
         for id in refused {
-            if let Some(InFlight {
-                purpose: Purpose::Caller { reply, .. },
-                ..
-            }) = self.in_flight.remove(&id)
-            {
-                answer(reply, Err(error.clone()));
+            if let Some(request) = self.in_flight.remove(&id) {
+                request.purpose.fail(error.clone());
             }
         }
     }

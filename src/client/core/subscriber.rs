@@ -24,8 +24,8 @@ use crate::{
         buffer::{Buffer, Place},
     },
     protocol::{
-        Acknowledge, Acknowledged, ClientCommand, Epoch, RequestId, RestoredSubscription, Sequence,
-        Subscribe, SubscribeFrom, Subscribed, SubscriptionId, SubscriptionReference,
+        Acknowledge, Acknowledged, ClientCommand, Epoch, Kind, RequestId, RestoredSubscription,
+        Sequence, Subscribe, SubscribeFrom, Subscribed, SubscriptionId, SubscriptionReference,
     },
 };
 
@@ -183,7 +183,8 @@ pub(super) fn subscribe(
 ) -> ClientCommand {
     ClientCommand::Subscribe(Subscribe {
         subscription,
-        kind: None,
+        // What a Queue delivers would be leased, and never given back.
+        kind: Some(Kind::Broadcast),
         from,
         epoch,
         prefetch: None,

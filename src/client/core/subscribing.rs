@@ -19,6 +19,12 @@ use crate::{
 /// The pause before a resumption is tried again that failed for a time, unless the server says another.
 const RETRY: Duration = Duration::from_secs(1);
 
+pub(super) fn pause_after(error: Option<&ServerError>) -> Duration {
+    error
+        .and_then(|error| error.retry_after)
+        .map_or(RETRY, Duration::from_millis)
+}
+
 impl Core {
     pub(super) fn subscribe(&mut self, wanted: Wanted, reply: Reply<Begun, SubscribeError>) {
         if self.closing {
@@ -26,12 +32,11 @@ impl Core {
             return;
         }
         let id = wanted.subscription.id;
+        if self.holds(id) {
+            answer(reply, Err(SubscribeError::AlreadySubscribed));
+            return;
+        }
         if let Some(held) = self.subscribers.get_mut(&id) {
-            let is_given_up = held.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
-            if held.is_claimed && !is_given_up {
-                answer(reply, Err(SubscribeError::AlreadySubscribed));
-                return;
-            }
             if wanted.from.is_none() && held.place.is_some() {
                 held.is_claimed = true;
                 held.wanted = wanted;
@@ -62,7 +67,16 @@ impl Core {
         }
     }
 
-    fn new_key(&mut self, subscription: SubscriptionId) -> SubscriberKey {
+    /// Whether the application has the subscription `id`, of whatever kind, or waits for it.
+    pub(super) fn holds(&self, id: SubscriptionId) -> bool {
+        let is_held = |held: &Subscriber| {
+            let is_given_up = held.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
+            held.is_claimed && !is_given_up
+        };
+        self.subscribers.get(&id).is_some_and(is_held) || self.holds_queue(id)
+    }
+
+    pub(super) fn new_key(&mut self, subscription: SubscriptionId) -> SubscriberKey {
         let number = self.next_number;
         self.next_number += 1;
         SubscriberKey {
@@ -150,8 +164,7 @@ impl Core {
         if error.code == ErrorCode::ShuttingDown {
             subscriber.state = State::Waiting(None);
         } else if error.temporary && subscriber.reply.is_none() {
-            let pause = error.retry_after.map_or(RETRY, Duration::from_millis);
-            subscriber.state = State::Waiting(Some(now + pause));
+            subscriber.state = State::Waiting(Some(now + pause_after(Some(&error))));
         } else if let Some(mut subscriber) = self.subscribers.remove(&key.subscription) {
             subscriber.end(Some(SubscribeError::Refused(error)));
         }
@@ -166,6 +179,7 @@ impl Core {
                 State::Waiting(retry) => retry,
                 _ => None,
             })
+            .chain(self.next_retry_of_queues())
             .min()
     }
 
@@ -182,6 +196,7 @@ impl Core {
         for id in due {
             self.ask(id);
         }
+        self.retry_queues(now);
     }
 
     /// Takes every subscription up again on a connection that has just begun.
@@ -288,6 +303,7 @@ impl Core {
     }
 
     pub(super) fn deleted(&mut self, id: SubscriptionId) {
+        self.queue_deleted(id);
         // One that has not begun is made again by the `Subscribe` that is on its way.
         let has_begun = |subscriber: &&mut Subscriber| subscriber.reply.is_none();
         if self.subscribers.get_mut(&id).filter(has_begun).is_none() {

@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+mod queues;
+
 const NAME: &str = "news";
 
 fn reference() -> SubscriptionReference {
@@ -81,7 +83,8 @@ impl Bench {
 
     fn connect(&mut self, subscriptions: Vec<RestoredSubscription>) {
         let resumed = !subscriptions.is_empty();
-        self.core.connected(&welcome(subscriptions, resumed));
+        self.core
+            .connected(&welcome(subscriptions, resumed), self.now);
     }
 
     fn request(
