@@ -278,6 +278,27 @@ async fn a_dead_letter_that_finds_no_room_waits_and_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn dead_letters_that_find_room_do_not_wait_for_one_that_finds_none() {
+    let server = TestServer::start();
+    let mut client = server.client().await;
+    let retention = fields! { "retention": fields! { "max_bytes": 4 } };
+    client
+        .call(
+            "CreateSubscription",
+            fields! { "subscription_id": "bin", "settings": retention },
+        )
+        .await;
+    create(&mut client, "work", fields! { "dead_letter": "bin" }).await;
+    work(&mut client, "work", 2).await;
+    client.publish("work", b"too long").await;
+    client.publish("work", b"ok").await;
+    let ids = all_delivered(&mut client, 1..=2).await;
+    give_up(&mut client, "work", ids).await;
+    counts_are(&mut client, "work", 1, 0).await;
+    assert_eq!(client.log("bin").await[0].bytes("data"), b"ok");
+}
+
+#[tokio::test]
 async fn a_dead_letter_that_waits_survives_a_restart() {
     let mut server = TestServer::start();
     let mut client = server.client().await;

@@ -300,6 +300,7 @@ impl Broker {
             return;
         };
         let dead = serving.queue.load(pages, self.uptime);
+        let (mut is_any_moved, mut stuck) = (false, None);
         for dead in dead {
             let moved = self.bury(id, &dead);
             let subscription = self.subscriptions.get_mut(&id);
@@ -309,14 +310,25 @@ impl Broker {
             match moved {
                 Ok(()) => {
                     serving.queue.moved(dead.sequence);
-                    serving.is_stuck = false;
+                    is_any_moved = true;
                 }
-                Err(error) => {
+                // Another may be smaller, or be there already.
+                Err(error) => stuck = stuck.or(Some(error)),
+            }
+        }
+        let subscription = self.subscriptions.get_mut(&id);
+        let Some(serving) = subscription.and_then(|known| known.serving.as_mut()) else {
+            return;
+        };
+        match stuck {
+            None if is_any_moved => serving.is_stuck = false,
+            None => {}
+            Some(error) => {
+                if !is_any_moved {
                     serving.queue.not_moved(self.uptime);
-                    if !std::mem::replace(&mut serving.is_stuck, true) {
-                        log::warn!("a dead letter of {id} has to wait: {}", error.message);
-                    }
-                    break;
+                }
+                if !std::mem::replace(&mut serving.is_stuck, true) {
+                    log::warn!("a dead letter of {id} has to wait: {}", error.message);
                 }
             }
         }

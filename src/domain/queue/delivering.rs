@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Dead, Exception, Grant, Lease, Loaded, PAUSE, Queue, Range};
+use super::{Dead, Exception, Grant, LOAD_SIZE, Lease, Loaded, PAUSE, Queue, Range};
 use crate::{
     domain::{ConnectionId, Page},
     protocol::{DeadLetterReason, PublicationId, Sequence, stored_publications},
@@ -13,6 +13,9 @@ const MAX_RANGES: usize = 64;
 
 /// Publications that were delivered before and are asked for at once.
 const MAX_AGAIN: usize = 4096;
+
+/// Bytes of publications that may be loaded and not leased: beyond that, those that are last in turn are dropped.
+const MAX_LOADED: usize = 4 * LOAD_SIZE;
 
 /// Delivering.
 impl Queue {
@@ -58,6 +61,7 @@ impl Queue {
                 }
                 return None;
             };
+            self.loaded_bytes -= frame.len();
             let delivery = if sequence == fresh {
                 self.progress.deliver_next();
                 1
@@ -118,25 +122,45 @@ impl Queue {
             return None;
         }
         let mut ranges = Vec::new();
-        if self.moves_pause.is_none() {
-            add_ranges(&mut ranges, self.dead.iter().copied());
+        // What comes first may take all that one read brings.
+        self.moves_first = !self.moves_first;
+        if self.moves_first {
+            self.add_dead(&mut ranges);
         }
         if self.next_turn().is_some() {
+            let readable = self.readable.0;
             let loaded = &self.loaded;
             let returned = self.returned.iter().copied();
-            let missing = returned.filter(|sequence| !loaded.contains_key(sequence));
+            // What is behind one that is loaded is not needed yet, and what was leased with its own batch can't be read before that is
+            // committed.
+            let missing = returned
+                .take_while(|sequence| *sequence <= readable && !loaded.contains_key(sequence));
             add_ranges(&mut ranges, missing);
             let next = self.loaded_through.next();
             let has_fresh = loaded.contains_key(&self.progress.delivered().next().0);
-            if !has_fresh && next <= self.readable && ranges.len() < MAX_RANGES {
+            if !has_fresh && next <= self.readable {
                 // Some in advance, and not the whole log for one who takes one at a time.
                 let count = 64.max(4 * self.prefetch);
                 let last = Sequence(self.loaded_through.0.saturating_add(count));
                 ranges.push((next, last.min(self.readable)));
             }
         }
+        if !self.moves_first {
+            self.add_dead(&mut ranges);
+        }
         self.is_loading = !ranges.is_empty();
         self.is_loading.then_some(ranges)
+    }
+
+    /// Adds dead ones, from where the last read of them ended: those that can't be moved stand in front of nobody.
+    fn add_dead(&self, ranges: &mut Vec<Range>) {
+        if self.moves_pause.is_some() {
+            return;
+        }
+        let behind = self.dead.range(self.moves_from..);
+        let around = self.dead.range(..self.moves_from);
+        let readable = behind.chain(around).copied();
+        add_ranges(ranges, readable.filter(|one| *one <= self.readable.0));
     }
 
     /// What was read of each range that was asked for, or of the first ones. What can't be read is settled. Returns what is to be moved to
@@ -154,6 +178,7 @@ impl Queue {
                 let sequence = publication.sequence().0;
                 let frame = page.frames.slice_ref(publication.frame());
                 if self.dead.contains(&sequence) {
+                    self.moves_from = sequence + 1;
                     let exception = self.progress.exception(sequence);
                     dead.push(Dead {
                         sequence: Sequence(sequence),
@@ -169,16 +194,33 @@ impl Queue {
                     continue;
                 }
                 let id = publication.publication_id();
-                self.loaded.insert(sequence, Loaded { id, frame });
+                self.loaded_bytes += frame.len();
+                if let Some(known) = self.loaded.insert(sequence, Loaded { id, frame }) {
+                    self.loaded_bytes -= known.frame.len();
+                }
             }
         }
         if !is_any {
             self.load_failed(now);
         }
+        self.drop_last_loaded();
         if self.members.is_empty() {
             self.unload();
         }
         dead
+    }
+
+    /// What came back in front of what is loaded is loaded, too: what is last in turn makes room for it.
+    fn drop_last_loaded(&mut self) {
+        while self.loaded_bytes > MAX_LOADED
+            && self.loaded.len() > 1
+            && let Some((sequence, dropped)) = self.loaded.pop_last()
+        {
+            self.loaded_bytes -= dropped.frame.len();
+            if sequence > self.progress.delivered().0 {
+                self.loaded_through = Sequence(sequence - 1);
+            }
+        }
     }
 
     /// The log could not be read: it is tried again later.
@@ -205,14 +247,16 @@ impl Queue {
 
     pub(super) fn unload(&mut self) {
         self.loaded = BTreeMap::new();
+        self.loaded_bytes = 0;
         self.loaded_through = self.progress.delivered();
     }
 }
 
 /// Adds single publications, those that follow each other as one range.
 fn add_ranges(ranges: &mut Vec<Range>, sequences: impl Iterator<Item = u64>) {
+    let most = ranges.len() + MAX_RANGES;
     for sequence in sequences.take(MAX_AGAIN).map(Sequence) {
-        let is_full = ranges.len() == MAX_RANGES;
+        let is_full = ranges.len() == most;
         match ranges.last_mut() {
             Some((_, last)) if last.next() == sequence => *last = sequence,
             _ if is_full => return,

@@ -61,8 +61,13 @@ pub struct Queue {
     dead: BTreeSet<u64>,
     /// A move failed: none is tried until then.
     moves_pause: Option<u64>,
+    /// Where the next read of the dead begins.
+    moves_from: u64,
+    /// The next read brings the dead before the others.
+    moves_first: bool,
     /// Read from the log, and not leased.
     loaded: BTreeMap<u64, Loaded>,
+    loaded_bytes: usize,
     /// What lies behind `delivered` is loaded up to here.
     loaded_through: Sequence,
     /// A read of the log is under way.
@@ -74,12 +79,14 @@ pub struct Queue {
     members: Map<ConnectionId, Member>,
     /// How many members there ever were.
     joined: u64,
-    /// Those who have room, in turn. Some may have none any more.
+    /// Members who have room, in turn, each once. Some may have none any more.
     turns: VecDeque<ConnectionId>,
     prefetch: u64,
     in_flight: u64,
     /// No lease ends by itself before.
     check_at: u64,
+    /// Leases are not looked at before, though some may have ended.
+    check_from: u64,
 }
 
 #[derive(Debug)]
@@ -180,7 +187,10 @@ impl Queue {
             delayed: BTreeSet::new(),
             dead: BTreeSet::new(),
             moves_pause: None,
+            moves_from: 0,
+            moves_first: false,
             loaded: BTreeMap::new(),
+            loaded_bytes: 0,
             is_loading: false,
             loads_pause: None,
             readable: last,
@@ -190,6 +200,7 @@ impl Queue {
             prefetch: 0,
             in_flight: 0,
             check_at: u64::MAX,
+            check_from: 0,
         };
         let open: Vec<_> = queue.progress.open().collect();
         for sequence in open {
@@ -258,6 +269,9 @@ impl Queue {
         self.prefetch -= u64::from(member.prefetch);
         self.in_flight -= member.leases.len() as u64;
         let end = if spare { End::Spared } else { End::Failed };
+        if member.has_turn {
+            self.turns.retain(|one| *one != connection);
+        }
         for lease in member.leases.into_values() {
             self.end(lease.sequence, end, None);
         }

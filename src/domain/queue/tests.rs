@@ -300,3 +300,139 @@ fn a_log_that_lost_its_end_takes_the_marks_with_it() {
     );
     assert_eq!(queue.pending(Sequence(5)), 5);
 }
+
+#[test]
+fn whoever_comes_and_goes_has_one_turn_like_the_others() {
+    let mut queue = with(20);
+    queue.subscribe(connection(0), 100);
+    for _ in 0..1_000 {
+        queue.subscribe(connection(1), 100);
+        queue.unsubscribe(connection(1), false);
+    }
+    assert_eq!(queue.turns.len(), 1);
+    queue.subscribe(connection(1), 100);
+    let granted = grants(&mut queue, 0);
+    let mine = |who| granted.iter().filter(|(to, ..)| *to == who).count();
+    assert_eq!((mine(connection(0)), mine(connection(1))), (10, 10));
+}
+
+#[test]
+fn what_came_back_before_its_own_commit_is_read_behind_it() {
+    let mut queue = empty();
+    queue.subscribe(connection(0), 1);
+    queue.subscribe(connection(1), 1);
+    assert!(queue.lease_fresh(Sequence(1), id(1), 50, 0).is_some());
+    queue.unsubscribe(connection(0), false);
+    assert_eq!(queue.wanted(), None);
+    queue.set_readable(Sequence(1));
+    assert_eq!(grants(&mut queue, 0), [(connection(1), 1, 2)]);
+    // Nor is a dead one moved before.
+    assert_eq!(queue.lease_fresh(Sequence(2), id(2), 50, 0), None);
+    queue.subscribe(connection(0), 1);
+    assert!(queue.lease_fresh(Sequence(2), id(2), 50, 0).is_some());
+    queue.reject(connection(0), &[id(2)], Rejected::DeadLetter, 0);
+    assert_eq!(queue.wanted(), None);
+    queue.set_readable(Sequence(2));
+    assert_eq!(queue.wanted(), Some(vec![(Sequence(2), Sequence(2))]));
+}
+
+#[test]
+fn little_is_loaded_whatever_comes_back_in_front_of_it() {
+    const COUNT: u64 = 30_000;
+    let mut queue = with(COUNT);
+    queue.set_rules(QueueRules {
+        max_deliveries: 0,
+        unwritten: u64::MAX,
+        ..RULES
+    });
+    queue.subscribe(connection(0), u16::MAX);
+    let all = sequences(&grants(&mut queue, 0));
+    assert_eq!(all.len() as u64, COUNT);
+    queue.subscribe(connection(1), 1);
+    // From the back to the front, so that what comes back goes before all that is loaded.
+    for ids in all.rchunks(50) {
+        let ids: Vec<_> = ids.iter().copied().map(id).collect();
+        // Who gives back has no room for them.
+        queue.subscribe(connection(0), 1);
+        queue.reject(connection(0), &ids, Rejected::Later(0), 0);
+        let granted = sequences(&grants(&mut queue, 0));
+        queue.acknowledge(
+            connection(1),
+            &granted.into_iter().map(id).collect::<Vec<_>>(),
+        );
+        assert!(
+            queue.loaded_bytes <= 5 * LOAD_SIZE,
+            "{}",
+            queue.loaded_bytes
+        );
+    }
+    let counted: usize = queue.loaded.values().map(|loaded| loaded.frame.len()).sum();
+    assert_eq!(queue.loaded_bytes, counted);
+    // The first, given back again and again, brings nothing else.
+    for _ in 0..1_000 {
+        let (_, first, _) = grants(&mut queue, 0)[0];
+        queue.reject(connection(1), &[id(first)], Rejected::Later(0), 0);
+    }
+    assert!(
+        queue.loaded_bytes <= 5 * LOAD_SIZE,
+        "{}",
+        queue.loaded_bytes
+    );
+}
+
+#[test]
+fn dead_ones_hold_up_neither_each_other_nor_those_that_are_delivered() {
+    const COUNT: u64 = 1_000;
+    let mut queue = with(COUNT + 1);
+    queue.subscribe(connection(0), COUNT as u16);
+    let all = sequences(&grants(&mut queue, 0));
+    // Every second one, so that each is a range of its own.
+    let odd: Vec<_> = all.into_iter().filter(|one| one % 2 == 1).map(id).collect();
+    queue.reject(connection(0), &odd, Rejected::DeadLetter, 0);
+    let mut reads = 0;
+    let mut seen = BTreeSet::new();
+    while seen.len() < odd.len() {
+        let ranges = queue.wanted().unwrap();
+        reads += 1;
+        assert!(reads <= 2 * odd.len() / 64 + 2, "{}", seen.len());
+        // No one of them can be moved, and all get their try.
+        for dead in queue.load(ranges.into_iter().map(page).collect(), 0) {
+            seen.insert(dead.sequence);
+        }
+        if reads == 2 {
+            let granted = sequences(
+                &std::iter::from_fn(|| {
+                    let Grant {
+                        connection,
+                        sequence,
+                        delivery,
+                        ..
+                    } = queue.next_grant(0)?;
+                    Some((connection, sequence.0, delivery))
+                })
+                .collect::<Vec<_>>(),
+            );
+            assert_eq!(granted, [COUNT + 1]);
+        }
+    }
+}
+
+#[test]
+fn many_leases_that_end_one_by_one_are_not_looked_at_for_each() {
+    const COUNT: u64 = 50_000;
+    let mut queue = empty();
+    queue.subscribe(connection(0), u16::MAX);
+    for sequence in 1..=COUNT {
+        queue.set_readable(Sequence(sequence));
+        queue
+            .lease_fresh(Sequence(sequence), id(sequence), 1, sequence)
+            .unwrap();
+    }
+    let mut looks = 0;
+    while let Some(due) = queue.next_due() {
+        queue.expire(due);
+        looks += 1;
+    }
+    assert_eq!(queue.in_flight(), 0);
+    assert!(looks < 10_000, "{looks}");
+}
