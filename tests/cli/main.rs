@@ -24,7 +24,7 @@ use std::{
 
 use assert_cmd::{Command, cargo::cargo_bin};
 use serde_json::Value;
-use support::TestServer;
+use support::{TestServer, send};
 
 /// How long a command may take. Only a failing test ever waits for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -168,10 +168,7 @@ impl Running {
     }
 
     fn signal(&self, signal: &str) {
-        let sent = process::Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        send(signal, &self.child);
     }
 
     /// Its exit code, and what else it said on stderr.

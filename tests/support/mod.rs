@@ -28,7 +28,7 @@ mod server;
 use std::time::Duration;
 
 pub use client::{Client, Event};
-pub use process::Process;
+pub use process::{Process, send};
 pub use raw::{Raw, get, handshake};
 pub use server::TestServer;
 pub use value::{Cbor, Fields, Response, encode, named};

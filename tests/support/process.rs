@@ -83,11 +83,7 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        send(signal, &self.child);
     }
 
     /// Waits until it ended by itself.
@@ -138,6 +134,13 @@ impl Process {
             .unwrap()
             << 10
     }
+}
+
+/// Sends `signal`, such as `-TERM`. By the shell, which has it built in: the program for it is not everywhere.
+pub fn send(signal: &str, child: &Child) {
+    let line = format!("kill {signal} {}", child.id());
+    let sent = Command::new("sh").args(["-c", &line]).status().unwrap();
+    assert!(sent.success());
 }
 
 impl Drop for Process {
