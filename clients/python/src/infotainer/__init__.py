@@ -8,6 +8,8 @@
 * `Client.publish` returns when the publication is in the log. Many may be under way; what was when a connection ended is sent
   again with the same id, so that it is added once.
 * `Client.subscribe` gives a stream that goes on by itself after a reconnect. It drops what it has seen, and tells what is missing.
+* With `kind=Kind.QUEUE` it gives a stream of deliveries, which are acknowledged, rejected or extended one by one or many at once.
+  What the end of a connection took is told as lost, and never settled on the next one.
 * `Client.log` reads what is stored; the rest makes, changes, shows and deletes subscriptions.
 
 When the connection ends, the client comes back after a growing, jittered pause, unless the server does not want it back (close codes
@@ -17,6 +19,7 @@ Only `ws://` is spoken; for TLS, put a proxy next to the client. What goes wrong
 """
 
 from .client import Acknowledgement, Client, connect, start
+from .delivery import Delivery
 from .errors import (
     AlreadySubscribed,
     AnswerNotUnderstood,
@@ -48,6 +51,8 @@ from .protocol import (
     Acknowledged,
     After,
     Data,
+    DeadLetter,
+    DeadLetterReason,
     Deleted,
     Durability,
     ErrorCode,
@@ -73,6 +78,7 @@ from .protocol import (
     Welcome,
     subscription_id,
 )
+from .queue import QueueSubscription
 from .reconnect import Reconnect
 from .status import Connected, Connecting, Ended, Status, Waiting
 from .subscription import Subscription
@@ -97,7 +103,10 @@ __all__ = [
     "Connecting",
     "ConnectionFailed",
     "Data",
+    "DeadLetter",
+    "DeadLetterReason",
     "Deleted",
+    "Delivery",
     "Durability",
     "Ended",
     "EpochEnded",
@@ -120,6 +129,7 @@ __all__ = [
     "NotTheProtocol",
     "Place",
     "Publication",
+    "QueueSubscription",
     "Reconnect",
     "Refused",
     "Rejected",

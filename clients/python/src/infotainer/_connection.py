@@ -213,13 +213,13 @@ class Connection:
         while True:
             self._changed.clear()
             now = core.now()
-            core.subscribers.retry(now)
+            core.retry(now)
             if self._drain_until is not None and (core.is_idle() or now >= self._drain_until):
                 return None
             silent_at = max(socket.heard, self._resumed_at) + silence
             if now >= silent_at:
                 return Silent()
-            wakes = (silent_at, self._drain_until, core.subscribers.next_retry())
+            wakes = (silent_at, self._drain_until, core.next_retry())
             try:
                 async with asyncio.timeout_at(min(wake for wake in wakes if wake is not None)):
                     while outgoing and not is_broken:

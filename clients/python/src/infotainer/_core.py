@@ -1,7 +1,7 @@
 """What a client knows and wants, without I/O.
 
 Owns which requests wait for an answer, the sending again after a reconnect, and what has to be said on the connection that there is.
-Does not own sockets, nor pauses between connections (`_connection`), nor how subscriptions go on (`_subscriptions`).
+Does not own sockets, nor pauses between connections (`_connection`), nor how subscriptions go on (`_subscriptions`, `_queues`).
 
 ```text
  calls of the application ──> Core ──> outgoing messages
@@ -12,18 +12,30 @@ Invariants:
 
 * Requests are sent, and sent again, in the order of their ids, which is the order in which callers made them.
 * A request that waits for its answer is sent again on every new connection until it is answered or nobody waits for it. All of them
-  may come twice: publications carry their id, the others change nothing the second time.
+  may come twice: publications carry their id, the others change nothing the second time. What settles leases is the exception: it
+  ends with the connection, as they do.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from ._buffer import Bound
-from ._requests import FOR_EVER, Answer, InFlight, Reply, Requests, answer, in_flight, is_refusal
+from ._queues import Queues, QueueSubscriber, WantedQueue
+from ._requests import (
+    FOR_EVER,
+    Answer,
+    ConnectionLost,
+    InFlight,
+    Reply,
+    Requests,
+    answer,
+    in_flight,
+    is_refusal,
+)
 from ._subscriber import Begun, Wanted
 from ._subscriptions import Subscribers
 from .errors import (
@@ -39,12 +51,17 @@ from .protocol import (
     Command,
     Deleted,
     ErrorCode,
+    Kind,
     Publication,
     Response,
     ServerError,
     ServerGap,
+    SubscriptionReference,
     Welcome,
+    subscription_id,
 )
+
+T = TypeVar("T")
 
 BUFFER: Final = Bound(4096, 4 << 20)
 """What a subscription's buffer holds unless it says otherwise."""
@@ -65,6 +82,7 @@ class Core:
         self.changed: Callable[[], None] = lambda: None
         """Called when there may be something to send, or to end."""
         self.subscribers = Subscribers(self, is_durable, BUFFER)
+        self.queues = Queues(self, self, is_durable)
         self._loop = asyncio.get_running_loop()
         self._requests = Requests()
         self._requests.released = self._release_permit
@@ -89,10 +107,36 @@ class Core:
         if error is not None:
             self._release_permit()
             raise error
-        request_id = self._requests.insert(request)
-        self._expect(request.deadline)
-        self._send(request_id)
+        self._put(request, request.deadline)
         return request.reply
+
+    async def request_here(self, make: Callable[[], Command | None]) -> Response | None:
+        """Sends a request on the connection that there is, and on no other one; None if that ended before the answer.
+
+        `make` is called when fewer are under way than is allowed; it gives None if there is nothing to be asked any more.
+        """
+        deadline = self._loop.time() + self._request_timeout
+        await self._permit(deadline)
+        error = self._ended()
+        command = None if error is not None or not self.is_connected else make()
+        if command is None:
+            self._release_permit()
+            if error is not None:
+                raise error
+            return None
+        reply: Reply = self._loop.create_future()
+        request = in_flight(command, reply)
+        request.deadline, request.is_bound = deadline, True
+        self._put(request, deadline)
+        try:
+            return await self.wait(reply)
+        except ConnectionLost:
+            return None
+
+    def _put(self, request: InFlight, deadline: float) -> None:
+        request_id = self._requests.insert(request)
+        self._expect(deadline)
+        self._send(request_id)
 
     async def _permit(self, deadline: float) -> None:
         if not self.is_connected:
@@ -111,17 +155,23 @@ class Core:
     def _release_permit(self) -> None:
         self._permits.release()
 
-    def _unsendable(self, command: Command, epoch: UUID | None) -> InfotainerError | None:
+    def _ended(self) -> Closed | None:
+        """Why nothing is begun any more."""
         if self.closed is not None:
             return self.closed._again()
-        if self.is_closing:
-            return ClosedByClient()
+        return ClosedByClient() if self.is_closing else None
+
+    def _unsendable(self, command: Command, epoch: UUID | None) -> InfotainerError | None:
+        error = self._ended()
+        if error is not None:
+            return error
         id = command.subscription_id
         if id is not None and command.name == "Acknowledge" and "sequence" in command.fields:
             if not self.subscribers.acknowledge_by_hand(id, epoch, command.fields["sequence"]):
                 return EpochEnded()
         elif id is not None and command.name == "Unsubscribe":
             self.subscribers.unsubscribed(id)
+            self.queues.unsubscribed(id)
         return None
 
     async def wait(self, reply: Reply) -> Response:
@@ -138,16 +188,37 @@ class Core:
         return await self.wait(await self.send(command, epoch))
 
     async def subscribe(self, wanted: Wanted) -> Begun:
-        """Begins a subscription."""
-        if self.subscribers.is_claimed(wanted.reference):
+        """Begins a broadcast subscription."""
+        await self._ready_for(wanted.reference)
+        if self.queues.is_held(wanted.reference):
+            raise _other_kind(Kind.QUEUE, wanted.reference)
+        return await self._begin(
+            lambda reply: self.subscribers.subscribe(wanted, reply),
+            lambda late: self.subscribers.release(late.subscriber, late.buffer),
+        )
+
+    async def work(self, wanted: WantedQueue) -> QueueSubscriber:
+        """Begins a subscription of a queue."""
+        await self._ready_for(wanted.reference)
+        if self.subscribers.is_held(wanted.reference):
+            raise _other_kind(Kind.BROADCAST, wanted.reference)
+        return await self._begin(lambda reply: self.queues.subscribe(wanted, reply), self.queues.release)
+
+    async def _ready_for(self, reference: SubscriptionReference) -> None:
+        if self.subscribers.is_held(reference) or self.queues.is_held(reference):
             # One that was just dropped is given up in the next turn.
             await asyncio.sleep(0)
-        if self.closed is not None:
-            raise self.closed._again()
-        if self.is_closing:
-            raise ClosedByClient
-        reply: asyncio.Future[Begun | InfotainerError] = self._loop.create_future()
-        self.subscribers.subscribe(wanted, reply)
+        error = self._ended()
+        if error is not None:
+            raise error
+
+    async def _begin(
+        self,
+        begin: Callable[[asyncio.Future[T | InfotainerError]], None],
+        release: Callable[[T], None],
+    ) -> T:
+        reply: asyncio.Future[T | InfotainerError] = self._loop.create_future()
+        begin(reply)
         try:
             async with asyncio.timeout(self._request_timeout):
                 outcome = await reply
@@ -155,8 +226,8 @@ class Core:
             # It may have begun in the same moment.
             if reply.done() and not reply.cancelled():
                 late = reply.result()
-                if isinstance(late, Begun):
-                    self.subscribers.release(late.subscriber, late.buffer)
+                if not isinstance(late, InfotainerError):
+                    release(late)
             if isinstance(error, TimeoutError):
                 raise TimedOut from None
             raise
@@ -215,6 +286,7 @@ class Core:
         self._limit = welcome.limits.max_message_size
         self.is_connected = True
         self.subscribers.resume(welcome)
+        self.queues.resume(welcome)
         self._requests.drop_unwanted()
         for request_id, _ in self._requests.of_callers():
             self._send(request_id)
@@ -226,11 +298,13 @@ class Core:
         self._requests.forget_own()
         self._requests.drop_unwanted()
         self.subscribers.disconnected()
+        self.queues.disconnected()
+        self._requests.end_bound()
 
     def take_progress(self) -> bool:
         """Whether the last connections were of use, so that the next pause may be short again."""
-        progress = self._has_progressed or self.subscribers.has_delivered
-        self._has_progressed = self.subscribers.has_delivered = False
+        progress = self._has_progressed or self.subscribers.has_delivered or self.queues.has_delivered
+        self._has_progressed = self.subscribers.has_delivered = self.queues.has_delivered = False
         return progress
 
     def is_idle(self) -> bool:
@@ -243,21 +317,25 @@ class Core:
         self.closed = closed
         self.disconnected()
         self._requests.refuse(lambda _: True, closed)
-        self.subscribers.finish(None if isinstance(closed, ClosedByClient) else closed)
+        error = None if isinstance(closed, ClosedByClient) else closed
+        self.subscribers.finish(error)
+        self.queues.finish(error)
         if self._expiry is not None:
             self._expiry.cancel()
 
     def received(self, request_id: int | None, message: Answer) -> None:
         """A message came."""
         match message:
-            case Publication():
+            case Publication(delivery=None):
                 self.subscribers.publication(message)
+            case Publication():
+                self.queues.publication(message)
             case _ if request_id is not None:
                 self._answered(request_id, message)
             case ServerGap():
                 self.subscribers.gap(message)
             case Deleted():
-                self.subscribers.deleted(message.subscription_id)
+                self._deleted(message.subscription_id)
             case ServerError():
                 log.warning("the server says: %s: %s", message.code, message.message)
             case _:
@@ -277,12 +355,37 @@ class Core:
             request.answered(response)
         if request.reply is not None:
             if isinstance(response, Deleted):
-                self.subscribers.deleted(response.subscription_id)
+                self._deleted(response.subscription_id)
             if isinstance(response, ServerError):
                 answer(request.reply, _deleted_before(response, request))
             else:
                 answer(request.reply, response)
         self.changed()
+
+    def _deleted(self, id: UUID) -> None:
+        self.subscribers.deleted(id)
+        self.queues.deleted(id)
+
+    # ---- Time for things to be tried again ---------------------------------------------------------------------------
+
+    def next_retry(self) -> float | None:
+        """When something has to be tried again."""
+        times = (self.subscribers.next_retry(), self.queues.next_retry())
+        return min((time for time in times if time is not None), default=None)
+
+    def retry(self, now: float) -> None:
+        """Tries again what has waited long enough."""
+        self.subscribers.retry(now)
+        self.queues.retry(now)
+
+
+def _other_kind(kind: Kind, reference: SubscriptionReference) -> Refused:
+    """What the server says, too, of a subscription that this session holds with another kind."""
+    message = f"this session holds the subscription as a {kind}"
+    error = ServerError(
+        ErrorCode.KIND_MISMATCH, message, False, "Subscribe", None, subscription_id(reference)
+    )
+    return Refused(error)
 
 
 def _deleted_before(error: ServerError, request: InFlight) -> Deleted | Refused:

@@ -20,6 +20,10 @@ Outcome = Answer | InfotainerError
 Reply = asyncio.Future[Outcome]
 
 
+class ConnectionLost(InfotainerError):
+    """The connection ended before the answer to a request that means nothing on another. Not for applications."""
+
+
 @dataclass(slots=True, eq=False)
 class InFlight:
     """One request."""
@@ -33,6 +37,8 @@ class InFlight:
     """Of a caller, who waits for the answer."""
     answered: Callable[[Answer], None] | None
     """Of what the client asks for itself: what follows from the answer."""
+    is_bound: bool = False
+    """Whether it means something on the connection on which it is sent alone, and so ends with it."""
     deadline: float | None = None
     sent: int = 0
     """How many times it was handed to a connection."""
@@ -96,6 +102,13 @@ class Requests:
             for request_id, request in self._in_flight.items()
             if request.reply is not None
         }
+
+    def end_bound(self) -> None:
+        """Tells the callers of those that end with their connection."""
+        for request_id, request in self.of_callers():
+            if request.is_bound and request.reply is not None:
+                self.remove(request_id)
+                answer(request.reply, ConnectionLost())
 
     def drop_unwanted(self) -> None:
         """Drops what nobody waits for any more."""

@@ -77,6 +77,11 @@ class Subscriber:
         self.is_acknowledging = False
         self.buffer = Buffer(wanted.bound)
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for the beginning any more."""
+        return self.reply is not None and self.reply.done()
+
     def disconnected(self) -> None:
         """The connection ended."""
         self.is_acknowledging = False

@@ -1,6 +1,6 @@
-"""How subscriptions begin, are delivered to, go on after a reconnect, and end.
+"""How broadcast subscriptions begin, are delivered to, go on after a reconnect, and end.
 
-Owns the subscribers and their cursors. Does not own requests, sockets nor time (`_core`, `_connection`).
+Owns the subscribers and their cursors. Does not own requests, sockets nor time (`_core`, `_connection`), nor queues (`_queues`).
 
 Invariant: a publication goes into a buffer only if it is the next one behind the subscriber's cursor, or behind a `Gap` that says what
 is missing.
@@ -61,7 +61,7 @@ class Sender(Protocol):
 
 
 class Subscribers:
-    """All subscriptions of a client."""
+    """All broadcast subscriptions of a client."""
 
     def __init__(self, sender: Sender, is_durable: bool, unclaimed_bound: Bound) -> None:
         self._sender = sender
@@ -79,8 +79,7 @@ class Subscribers:
         id = subscription_id(wanted.reference)
         held = self._all.get(id)
         if held is not None:
-            is_given_up = held.reply is not None and held.reply.done()
-            if held.is_claimed and not is_given_up:
+            if held.is_claimed and not held.is_given_up:
                 reply.set_result(AlreadySubscribed())
                 return
             if wanted.start is None and held.place is not None:
@@ -93,18 +92,19 @@ class Subscribers:
         if self._sender.is_connected:
             self._ask(subscriber)
 
-    def is_claimed(self, reference: SubscriptionReference) -> bool:
-        """Whether the application has this subscription."""
+    def is_held(self, reference: SubscriptionReference) -> bool:
+        """Whether the application or the session has this subscription, or is about to."""
         held = self._all.get(subscription_id(reference))
-        return held is not None and held.is_claimed
+        return held is not None and not held.is_given_up
 
     def _ask(self, subscriber: Subscriber) -> None:
         """Sends the `Subscribe` that takes the subscription up where it stands."""
         wanted, place = subscriber.wanted, subscriber.place
         if place is None:
-            command = commands.subscribe(wanted.reference, start=wanted.start, epoch=wanted.epoch)
+            command = commands.subscribe(wanted.reference, Kind.BROADCAST, wanted.start, wanted.epoch)
         else:
-            command = commands.subscribe(wanted.reference, start=After(place.sequence), epoch=place.epoch)
+            start = After(place.sequence)
+            command = commands.subscribe(wanted.reference, Kind.BROADCAST, start, place.epoch)
 
         def answered(response: Answer) -> None:
             if self._is_current(subscriber) and subscriber.asking == request:
@@ -165,12 +165,12 @@ class Subscribers:
 
     def resume(self, welcome: Welcome) -> None:
         """Takes every subscription up again on a connection that has just begun."""
-        restored = {one.subscription_id: one for one in welcome.subscriptions}
+        broadcasts = [one for one in welcome.subscriptions if one.kind == Kind.BROADCAST]
+        restored = {one.subscription_id: one for one in broadcasts}
         for subscriber in list(self._all.values()):
             self._resume(subscriber, restored.get(subscriber.id), welcome.resumed)
-        for one in welcome.subscriptions:
-            if one.kind == Kind.BROADCAST:
-                self._hold_unclaimed(one)
+        for one in broadcasts:
+            self._hold_unclaimed(one)
 
     def _resume(
         self, subscriber: Subscriber, restored: RestoredSubscription | None, was_resumed: bool
@@ -354,7 +354,7 @@ class Subscribers:
 
     def _aside(self, command: Command) -> None:
         """Sends something from whose answer nothing follows."""
-        self._sender.ask(command, _aside_answered)
+        self._sender.ask(command, aside_answered)
 
     # ---- Ending ------------------------------------------------------------------------------------------------------
 
@@ -420,6 +420,6 @@ class Subscribers:
             subscriber.end(error)
 
 
-def _aside_answered(response: Answer) -> None:
+def aside_answered(response: Answer) -> None:
     if isinstance(response, ServerError) and not is_refusal(response, ErrorCode.SHUTTING_DOWN):
         log.debug("the server says: %s", response)

@@ -4,13 +4,15 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from uuid import UUID
 
 from . import commands
 from ._buffer import Bound
 from ._connection import Connection
 from ._core import BUFFER, Core
+from ._leases import MAX_PREFETCH
+from ._queues import WantedQueue
 from ._requests import Reply
 from ._socket import endpoint
 from ._subscriber import Wanted
@@ -22,11 +24,9 @@ from .protocol import (
     Command,
     Data,
     Deleted,
-    Extended,
     Kind,
     LogPage,
     Pong,
-    Rejected,
     Response,
     SettingsPatch,
     Submitted,
@@ -36,6 +36,7 @@ from .protocol import (
     Subscriptions,
     new_publication_id,
 )
+from .queue import QueueSubscription
 from .reconnect import Reconnect
 from .status import Ended, Status
 from .subscription import Subscription
@@ -163,16 +164,40 @@ class Client:
 
     # ---- Subscribing -------------------------------------------------------------------------------------------------
 
+    @overload
     def subscribe(
         self,
         subscription: SubscriptionReference,
         *,
+        kind: Literal[Kind.BROADCAST] = Kind.BROADCAST,
         from_: SubscribeFrom | None = None,
         epoch: UUID | None = None,
         acknowledge_by_hand: bool = False,
         buffer: int = BUFFER.count,
         buffer_bytes: int = BUFFER.bytes,
-    ) -> Subscription:
+    ) -> Subscription: ...
+
+    @overload
+    def subscribe(
+        self,
+        subscription: SubscriptionReference,
+        *,
+        kind: Literal[Kind.QUEUE],
+        prefetch: int | None = None,
+    ) -> QueueSubscription: ...
+
+    def subscribe(
+        self,
+        subscription: SubscriptionReference,
+        *,
+        kind: Kind = Kind.BROADCAST,
+        from_: SubscribeFrom | None = None,
+        epoch: UUID | None = None,
+        acknowledge_by_hand: bool = False,
+        buffer: int = BUFFER.count,
+        buffer_bytes: int = BUFFER.bytes,
+        prefetch: int | None = None,
+    ) -> Subscription | QueueSubscription:
         """A stream of events. It begins when it is iterated, entered or awaited; the subscription is made if it does not exist.
 
         `from_` says where delivery begins. Without it: where a durable session left off, or else with what is published from now on.
@@ -185,39 +210,28 @@ class Client:
         reads no more from its connection, and TCP holds the server back. If nothing at all is taken for 50 ms, the connection goes on
         for all others and this subscription falls behind: it takes up where it was when half of its buffer is free. Nothing is lost
         that the log still holds.
+
+        With `kind=Kind.QUEUE` it is a stream of deliveries, each of which this client alone holds until it settles it. `prefetch` (1 to
+        65535; 32 unless said) is how many it holds at most, those that wait to be taken among them: the other arguments are not for
+        queues, whose subscribers share one position. A subscription has one kind for ever: the other one is `kind-mismatch`.
         """
+        if kind == Kind.QUEUE:
+            if from_ is not None or epoch is not None or acknowledge_by_hand:
+                raise TypeError(
+                    "a queue has no position to begin at, and every delivery is acknowledged by hand"
+                )
+            if prefetch is not None and not 1 <= prefetch <= MAX_PREFETCH:
+                raise ValueError(f"prefetch is 1 to {MAX_PREFETCH}, not {prefetch}")
+            return QueueSubscription(self._core, self, WantedQueue(subscription, prefetch))
+        if prefetch is not None:
+            raise TypeError("prefetch is for queues")
         bound = Bound(max(1, buffer), buffer_bytes)
         acknowledges = self._core.is_durable and not acknowledge_by_hand
         return Subscription(self._core, self, Wanted(subscription, from_, epoch, bound, acknowledges))
 
-    async def acknowledge(
-        self,
-        subscription: SubscriptionReference,
-        sequence: int | None = None,
-        *,
-        publication_ids: Iterable[UUID] | None = None,
-    ) -> Acknowledged:
-        """Acknowledges everything up to `sequence` of a broadcast, or these publications of a queue."""
-        if (sequence is None) == (publication_ids is None):
-            raise TypeError("either sequence or publication_ids is acknowledged")
-        if sequence is not None:
-            return await self._ask(commands.acknowledge(subscription, sequence), Acknowledged)
-        return await self._ask(commands.acknowledge_ids(subscription, publication_ids or ()), Acknowledged)
-
-    async def reject(
-        self,
-        subscription: SubscriptionReference,
-        publication_ids: Iterable[UUID],
-        *,
-        delay: int | None = None,
-        dead_letter: bool | None = None,
-    ) -> Rejected:
-        """Gives publications of a queue back, not before `delay` milliseconds, or for good as dead letters."""
-        return await self._ask(commands.reject(subscription, publication_ids, delay, dead_letter), Rejected)
-
-    async def extend(self, subscription: SubscriptionReference, publication_ids: Iterable[UUID]) -> Extended:
-        """Lets the ack time-out of these publications of a queue begin anew."""
-        return await self._ask(commands.extend(subscription, publication_ids), Extended)
+    async def acknowledge(self, subscription: SubscriptionReference, sequence: int) -> Acknowledged:
+        """Acknowledges everything up to `sequence` of a broadcast. Deliveries of a queue are acknowledged by their own methods."""
+        return await self._ask(commands.acknowledge(subscription, sequence), Acknowledged)
 
     # ---- Reading -----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ import cbor2
 from .protocol import (
     Acknowledged,
     Command,
+    DeadLetter,
+    DeadLetterReason,
     Deleted,
     Durability,
     Extended,
@@ -179,6 +181,24 @@ def _cause(value: Any, what: str) -> GapCause:
     return GapCause(value)
 
 
+def _reason(value: Any, what: str) -> DeadLetterReason:
+    try:
+        return DeadLetterReason(value)
+    except ValueError:
+        raise DecodeError(f"{what} is unknown: {value!r}") from None
+
+
+def _dead_letter(value: Any, what: str) -> DeadLetter:
+    fields = _Fields(what, value)
+    return DeadLetter(
+        fields.get("subscription_id", _uuid),
+        fields.get("epoch", _uuid),
+        fields.get("sequence", _sequence),
+        fields.get("deliveries", _sequence),
+        fields.get("reason", _reason),
+    )
+
+
 def _publication_of(value: Any, what: str) -> Publication:
     return _publication(_Fields(what, value))
 
@@ -192,6 +212,7 @@ def _publication(fields: _Fields) -> Publication:
         fields.get("data", _bytes),
         fields.optional("publisher", _text),
         fields.optional("delivery", _sequence),
+        fields.optional("dead_letter", _dead_letter),
     )
 
 

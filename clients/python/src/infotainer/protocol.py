@@ -78,6 +78,15 @@ class GapCause(StrEnum):
     """The server left them out without a word, which is a defect. Never on the wire."""
 
 
+class DeadLetterReason(StrEnum):
+    """Why a queue gave a publication up."""
+
+    MAX_DELIVERIES = "max-deliveries"
+    """It was delivered as often as the queue's settings allow, and never acknowledged."""
+    REJECTED = "rejected"
+    """A subscriber said so."""
+
+
 class ErrorCode(StrEnum):
     """Why a command failed."""
 
@@ -150,8 +159,11 @@ class SettingsPatch(TypedDict, total=False):
     retention: Retention | None
     durability: Durability | None
     ack_timeout: int | None
+    """Of a queue: milliseconds."""
     max_deliveries: int | None
+    """Of a queue; 0 is no limit."""
     dead_letter: SubscriptionReference | None
+    """Of a queue: where it puts what it gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +256,7 @@ class Settled:
     subscription_id: UUID
     count: int
     lost: tuple[UUID, ...] | None = None
-    """Of a queue: those that this client does not hold."""
+    """Of a queue: those that this client does not hold, or not any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +275,20 @@ class Extended(Settled):
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Where a publication comes from that a queue gave up."""
+
+    subscription_id: UUID
+    """The queue."""
+    epoch: UUID
+    sequence: int
+    """Its place in the queue's log."""
+    deliveries: int
+    """How often it was delivered there."""
+    reason: DeadLetterReason
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """A publication, delivered or out of a log."""
 
@@ -274,6 +300,8 @@ class Publication:
     publisher: str | None = None
     delivery: int | None = None
     """Which delivery this is, from 1 (of a queue)."""
+    dead_letter: DeadLetter | None = None
+    """Of what a queue gave up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +357,9 @@ class SubscriptionMeta:
     connected: int
     """Of these now."""
     pending: int | None = None
+    """Of a queue: publications that are neither settled nor with a subscriber."""
     in_flight: int | None = None
+    """Of a queue: publications that are with a subscriber."""
 
 
 @dataclass(frozen=True, slots=True)
