@@ -120,6 +120,11 @@ impl Process {
         self.kill();
     }
 
+    /// What it said on stderr until now.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("stderr")).unwrap()
+    }
+
     /// The memory that it has now, in bytes.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
