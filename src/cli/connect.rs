@@ -43,6 +43,11 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The server's URL.
+    pub(super) fn url(&self) -> &str {
+        &self.server
+    }
+
     /// A client that is connected, and comes back by itself if it loses the connection. `notes` are told when it does.
     pub(super) async fn connect(
         &self,

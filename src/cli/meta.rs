@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use clap::builder::styling::Style;
-use infotainer::protocol::{Retention, SubscriptionMeta};
+use infotainer::protocol::{Retention, ShownSettings, SubscriptionId, SubscriptionMeta};
 
 use super::{
     Failure,
@@ -97,6 +97,15 @@ fn lines(meta: &SubscriptionMeta) -> Vec<(&'static str, String)> {
             format!("{}, {} of them connected", meta.subscribers, meta.connected),
         ),
     ];
+    let settings = &meta.settings;
+    let of_queues = [
+        ("ack timeout", settings.ack_timeout.map(spelled_duration)),
+        ("deliveries", settings.max_deliveries.map(deliveries)),
+        ("dead letters", dead_letter(settings)),
+    ];
+    for (label, value) in of_queues {
+        lines.extend(value.map(|value| (label, value)));
+    }
     let of_queues = [("pending", meta.pending), ("in flight", meta.in_flight)];
     for (label, count) in of_queues {
         lines.extend(count.map(|count| (label, count.to_string())));
@@ -120,6 +129,24 @@ fn retention(retention: &Retention) -> String {
     } else {
         format!("at most {}", limits.join(", "))
     }
+}
+
+fn deliveries(max: u64) -> String {
+    match max {
+        0 => "without limit".to_owned(),
+        max => format!("at most {max}"),
+    }
+}
+
+/// Where dead letters go: the name that it has by default, or else the id.
+fn dead_letter(settings: &ShownSettings) -> Option<String> {
+    let id = settings.dead_letter?;
+    let by_default = settings
+        .name
+        .as_ref()
+        .map(|name| format!("{name}.dead-letter"))
+        .filter(|name| SubscriptionId::of_name(name) == id);
+    Some(by_default.unwrap_or_else(|| id.to_string()))
 }
 
 fn bytes(bytes: u64) -> String {

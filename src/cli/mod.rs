@@ -7,6 +7,7 @@ mod allocator;
 mod bench;
 mod connect;
 mod environment;
+mod exec;
 mod failure;
 mod input;
 mod log;
@@ -17,6 +18,7 @@ mod output;
 mod print;
 mod progress;
 mod publish;
+mod redrive;
 mod serve;
 mod settings;
 mod start;
@@ -24,6 +26,7 @@ mod subscribe;
 mod subscriptions;
 mod table;
 mod values;
+mod work;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -57,6 +60,7 @@ enum Command {
     Create(settings::CreateArgs),
     Update(settings::UpdateArgs),
     Delete(subscriptions::DeleteArgs),
+    Redrive(redrive::RedriveArgs),
     Bench(Box<bench::BenchArgs>),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -76,6 +80,7 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
             Command::Create(create) => settings::create(create),
             Command::Update(update) => settings::update(update),
             Command::Delete(delete) => subscriptions::delete(delete),
+            Command::Redrive(redrive) => redrive::run(redrive),
             Command::Bench(bench) => bench::run(*bench),
             Command::Completions(completions) => manual::completions(&completions),
             Command::Man(man) => manual::man(&man),

@@ -16,7 +16,9 @@ use clap::{
 };
 use infotainer::{
     client::{Event, Gap, GapCause, NotRecovered},
-    protocol::{Epoch, PublicationId, ReceivedPublication, Sequence, SubscriptionId, Timestamp},
+    protocol::{
+        DeadLetter, Epoch, PublicationId, ReceivedPublication, Sequence, SubscriptionId, Timestamp,
+    },
 };
 use serde::Serialize;
 
@@ -45,6 +47,7 @@ pub(super) struct PrintArgs {
 pub(super) struct Printer {
     args: PrintArgs,
     out: Output,
+    shows_ids: bool,
     printed: u64,
 }
 
@@ -58,12 +61,21 @@ impl PrintArgs {
         Printer {
             args: *self,
             out: Output::new(),
+            shows_ids: false,
             printed: 0,
         }
     }
 }
 
 impl Printer {
+    /// Prints ids too, in front of everything else, where people read it.
+    pub(super) fn with_ids(self) -> Self {
+        Self {
+            shows_ids: true,
+            ..self
+        }
+    }
+
     /// Whether as many are printed as were asked for.
     pub(super) fn is_done(&self) -> bool {
         self.args.count.is_some_and(|count| self.printed >= count)
@@ -78,12 +90,20 @@ impl Printer {
         if self.args.json {
             return self.out.json(&PublicationLine::of(publication));
         }
+        if self.shows_ids {
+            self.out.styled(ASIDE, publication.publication_id)?;
+            self.out.write(b" ")?;
+        }
         self.out.styled(SEQUENCE, publication.sequence)?;
         self.out.write(b" ")?;
         self.out.styled(ASIDE, Utc(publication.time))?;
         if let Some(publisher) = &publication.publisher {
             self.out.write(b" ")?;
             self.out.styled(ASIDE, Escaped(publisher.as_bytes()))?;
+        }
+        if let Some(delivery) = publication.delivery.filter(|delivery| *delivery > 1) {
+            self.out
+                .styled(ASIDE, format_args!(" (delivery {delivery})"))?;
         }
         self.out.write(b" ")?;
         self.out
@@ -199,9 +219,32 @@ struct PublicationLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     publisher: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<DeadLetterFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     delivery: Option<u64>,
     #[serde(flatten)]
     data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct DeadLetterFields {
+    subscription_id: SubscriptionId,
+    epoch: Epoch,
+    sequence: Sequence,
+    deliveries: u64,
+    reason: &'static str,
+}
+
+impl From<DeadLetter> for DeadLetterFields {
+    fn from(dead_letter: DeadLetter) -> Self {
+        Self {
+            subscription_id: dead_letter.subscription_id,
+            epoch: dead_letter.epoch,
+            sequence: dead_letter.sequence,
+            deliveries: dead_letter.deliveries,
+            reason: dead_letter.reason.text(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -220,6 +263,7 @@ impl<'a> PublicationLine<'a> {
             sequence: publication.sequence,
             time: publication.time,
             publisher: publication.publisher.as_deref(),
+            dead_letter: publication.dead_letter.map(Into::into),
             delivery: publication.delivery,
             data: match str::from_utf8(&publication.data) {
                 Ok(text) => Data::Text(text),

@@ -7,7 +7,7 @@ use clap::Args;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use infotainer::{
     client::{Client, PublishError},
-    protocol::{PublicationId, Submitted, SubscriptionReference},
+    protocol::{Kind, PublicationId, Submitted, SubscriptionReference},
 };
 
 use tokio::time::timeout;
@@ -40,6 +40,10 @@ pub(super) struct PubArgs {
     /// What to publish. Without it, or with -, each line of stdin is one publication
     #[arg(allow_negative_numbers = true)]
     data: Option<OsString>,
+
+    /// What to make if it does not exist, broadcast (by default) or queue; one of another kind is refused
+    #[arg(long, value_parser = values::kind)]
+    kind: Option<Kind>,
 
     /// Publish DATA so many times; of stdin, the first so many lines
     #[arg(long, value_name = "N", value_parser = values::positive)]
@@ -231,6 +235,9 @@ impl<'a> Publishing<'a> {
         let mut publication = self.client.publish(&self.args.name, data);
         if let Some(id) = self.args.id {
             publication = publication.id(id);
+        }
+        if let Some(kind) = self.args.kind {
+            publication = publication.kind(kind);
         }
         // No more are under way than the client lets, so it waits for nothing.
         let acknowledgement = publication.send().await?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use infotainer::protocol::{Durability, Patch, Retention, SettingsPatch, SubscriptionReference};
+use infotainer::protocol::{
+    Durability, Kind, Patch, Retention, SettingsPatch, SubscriptionReference,
+};
 
 use super::{
     Failure,
@@ -19,6 +21,10 @@ const DEFAULT: &str = "default";
 /// Makes a subscription, and prints it; the same again changes nothing
 #[derive(Args, Debug)]
 pub(super) struct CreateArgs {
+    /// What to make: broadcast (by default) or queue. A setting of queues makes one, too
+    #[arg(long, value_parser = values::kind)]
+    kind: Option<Kind>,
+
     #[command(flatten)]
     subscription: SettingsArgs,
 }
@@ -53,6 +59,18 @@ struct SettingsArgs {
     /// Keep publications for so long
     #[arg(long, value_name = "DURATION", value_parser = max_age)]
     max_age: Option<Setting<Duration>>,
+
+    /// Of a queue: deliver again what was not acknowledged for so long
+    #[arg(long, value_name = "DURATION", value_parser = ack_timeout)]
+    ack_timeout: Option<Setting<Duration>>,
+
+    /// Of a queue: give up what was delivered so often and never acknowledged; 0 is never
+    #[arg(long, value_name = "COUNT", value_parser = max_deliveries)]
+    max_deliveries: Option<Setting<u64>>,
+
+    /// Of a queue: the subscription to which what was given up goes
+    #[arg(long, value_name = "NAME", value_parser = dead_letter)]
+    dead_letter: Option<Setting<SubscriptionReference>>,
 
     /// Print one JSON object
     #[arg(long)]
@@ -98,7 +116,39 @@ fn max_age(text: &str) -> Result<Setting<Duration>, String> {
     setting(text, values::duration)
 }
 
+fn ack_timeout(text: &str) -> Result<Setting<Duration>, String> {
+    setting(text, values::duration)
+}
+
+fn max_deliveries(text: &str) -> Result<Setting<u64>, String> {
+    setting(text, values::count)
+}
+
+fn dead_letter(text: &str) -> Result<Setting<SubscriptionReference>, String> {
+    setting(text, values::subscription)
+}
+
+/// Milliseconds.
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 impl<T> Setting<T> {
+    fn map<U>(self, read: impl FnOnce(T) -> U) -> Setting<U> {
+        match self {
+            Self::Default => Setting::Default,
+            Self::Value(value) => Setting::Value(read(value)),
+        }
+    }
+
+    fn patch(given: Option<Self>) -> Patch<T> {
+        match given {
+            None => Patch::Absent,
+            Some(Self::Default) => Patch::Default,
+            Some(Self::Value(value)) => Patch::Value(value),
+        }
+    }
+
     fn value(self) -> Option<T> {
         match self {
             Self::Default => None,
@@ -111,18 +161,21 @@ impl SettingsArgs {
     /// What is to be set, where `before` holds now. Limits are set together: those that are not given stay as they are.
     fn patch(&self, before: Retention) -> SettingsPatch {
         SettingsPatch {
-            durability: match self.durability {
-                None => Patch::Absent,
-                Some(Setting::Default) => Patch::Default,
-                Some(Setting::Value(level)) => level.into(),
-            },
+            durability: Setting::patch(self.durability),
             retention: if self.limits() {
                 self.retention(before).into()
             } else {
                 Patch::Absent
             },
-            ..SettingsPatch::default()
+            ack_timeout: Setting::patch(self.ack_timeout.map(|setting| setting.map(millis))),
+            max_deliveries: Setting::patch(self.max_deliveries),
+            dead_letter: Setting::patch(self.dead_letter.clone()),
         }
+    }
+
+    /// Whether there are settings that only a Queue has.
+    fn is_of_queue(&self) -> bool {
+        self.ack_timeout.is_some() || self.max_deliveries.is_some() || self.dead_letter.is_some()
     }
 
     /// Whether limits of retention are given.
@@ -134,10 +187,7 @@ impl SettingsArgs {
         fn limit(given: Option<Setting<u64>>, before: Option<u64>) -> Option<u64> {
             given.map_or(before, Setting::value)
         }
-        let max_age = self.max_age.map(|setting| match setting {
-            Setting::Default => Setting::Default,
-            Setting::Value(age) => Setting::Value(age.as_millis().try_into().unwrap_or(u64::MAX)),
-        });
+        let max_age = self.max_age.map(|setting| setting.map(millis));
         Retention {
             max_publications: limit(self.max_publications, before.max_publications),
             max_bytes: limit(self.max_bytes, before.max_bytes),
@@ -147,11 +197,12 @@ impl SettingsArgs {
 }
 
 pub(super) fn create(args: CreateArgs) -> Result<(), Failure> {
-    let args = args.subscription;
+    let (kind, args) = (args.kind, args.subscription);
+    let kind = kind.or_else(|| args.is_of_queue().then_some(Kind::Queue));
     connect::run(async {
         let client = args.server.connect(None, &Notes::alone()).await?;
         let settings = args.patch(Retention::default());
-        let meta = client.create(&args.name, None, settings).await?;
+        let meta = client.create(&args.name, kind, settings).await?;
         client.close().await;
         meta::print(&meta, args.json)
     })

@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use infotainer::{
     client::Client,
     config::AllowedOrigins,
-    protocol::{Durability, PublicationId, SessionId, SubscriptionReference, Timestamp},
+    protocol::{Durability, Kind, PublicationId, SessionId, SubscriptionReference, Timestamp},
 };
 use uuid::Uuid;
 
@@ -96,6 +96,23 @@ pub(super) fn durability(text: &str) -> Result<Durability, String> {
         "Memory" => Ok(Durability::Memory),
         _ => Err("Synced, Written or Memory".into()),
     }
+}
+
+/// As on the wire, or in lower case.
+pub(super) fn kind(text: &str) -> Result<Kind, String> {
+    match text {
+        "broadcast" | "Broadcast" => Ok(Kind::Broadcast),
+        "queue" | "Queue" => Ok(Kind::Queue),
+        _ => Err("broadcast or queue".into()),
+    }
+}
+
+/// How many publications may be leased at once.
+pub(super) fn prefetch(text: &str) -> Result<u16, String> {
+    let number = count(text).ok().and_then(|number| number.try_into().ok());
+    number
+        .filter(|number| *number > 0)
+        .ok_or_else(|| "a whole number from 1 to 65535".into())
 }
 
 /// The URL of a server.

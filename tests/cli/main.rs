@@ -10,6 +10,7 @@ mod support;
 mod logs;
 mod manual;
 mod publishing;
+mod queues;
 mod refusals;
 mod serving;
 mod subscribing;

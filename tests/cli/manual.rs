@@ -2,7 +2,7 @@
 
 use crate::{infotainer, printed, sentence};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "serve",
     "pub",
     "sub",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 12] = [
     "create",
     "update",
     "delete",
+    "redrive",
     "bench",
     "completions",
     "man",

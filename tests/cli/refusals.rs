@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::{infotainer, sentence, serve};
 
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 9] = [
     &["pub", "news", "hello"],
     &["sub", "news"],
     &["log", "news"],
@@ -13,6 +13,7 @@ const COMMANDS: [&[&str]; 8] = [
     &["create", "news"],
     &["update", "news"],
     &["delete", "news"],
+    &["redrive", "news"],
 ];
 
 #[test]
