@@ -247,6 +247,31 @@ async fn dead_letters_that_would_come_back_are_invalid_argument() {
 }
 
 #[tokio::test]
+async fn a_long_chain_of_dead_letter_subscriptions_is_not_walked_and_never_closed() {
+    let server = TestServer::start();
+    let mut client = server.client().await;
+    let fields = |number: u64| {
+        let settings = fields! { "dead_letter": format!("q{}", (number + 1) % 100) };
+        fields! { "subscription_id": format!("q{number}"), "kind": "Queue", "settings": settings }
+    };
+    for number in 0..99 {
+        client.call("CreateSubscription", fields(number)).await;
+    }
+    client
+        .fail("invalid-argument", "CreateSubscription", fields(99))
+        .await;
+    // Where the chain was already, everything else goes on.
+    let settings = fields! { "ack_timeout": 1_000 };
+    let update = fields! { "subscription_id": "q0", "settings": settings };
+    client.call("UpdateSubscription", update).await;
+    work(&mut client, "q0", 1).await;
+    client.publish("q0", b"a").await;
+    let id = delivered(&mut client, 1, 1).await;
+    give_up(&mut client, "q0", vec![id]).await;
+    counts_are(&mut client, "q1", 1, 0).await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_that_finds_no_room_waits_and_holds_nobody_up() {
     let server = TestServer::start();
     let mut client = server.client().await;

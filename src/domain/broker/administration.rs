@@ -67,7 +67,9 @@ impl Broker {
         if settings.name.is_none() {
             settings.name = command.subscription.name.clone();
         }
-        if subscription.kind == Kind::Queue && self.leads_back(id, &settings) {
+        let moves_dead = subscription.kind == Kind::Queue
+            && settings.dead_letter(id).id != subscription.settings.dead_letter(id).id;
+        if moves_dead && self.leads_back(id, &settings) {
             return Err(leads_back(id));
         }
         if settings != subscription.settings {

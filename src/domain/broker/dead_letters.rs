@@ -10,6 +10,9 @@ use crate::protocol::{
     DeadLetter, Kind, Patch, ServerError, SettingsPatch, StoredPublication, SubscriptionId,
 };
 
+/// Queues behind each other that a dead letter can pass: nobody can make the server walk for long.
+const MAX_CHAIN: usize = 64;
+
 impl Broker {
     /// Publishes a dead letter where it belongs, unless it is there already.
     pub(super) fn bury(&mut self, id: SubscriptionId, dead: &Dead) -> Result<(), ServerError> {
@@ -18,7 +21,7 @@ impl Broker {
         };
         let source = &self.subscriptions[&id];
         let target = source.settings.dead_letter(id);
-        if self.leads_back(id, &source.settings) {
+        if target.id == id {
             return Err(leads_back(id));
         }
         let durability = source.settings.durability;
@@ -62,10 +65,11 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether the dead letters of a Queue with these settings would come back to it.
+    /// Whether the dead letters of a Queue with these settings would come back to it, or nobody knows since the chain is too long. It is
+    /// asked before a Queue gets another target, so a chain never becomes a circle.
     pub(super) fn leads_back(&self, id: SubscriptionId, settings: &Settings) -> bool {
         let mut target = settings.dead_letter(id).id;
-        for _ in 0..=self.subscriptions.len() {
+        for _ in 0..MAX_CHAIN {
             if target == id {
                 return true;
             }
@@ -82,5 +86,7 @@ impl Broker {
 
 /// The answer where dead letters would go round.
 pub(super) fn leads_back(id: SubscriptionId) -> ServerError {
-    invalid(id, "the dead letters of the Queue would come back to it")
+    let message =
+        format!("the dead letters of the Queue would come back to it, or pass {MAX_CHAIN} Queues");
+    invalid(id, message)
 }
