@@ -48,7 +48,8 @@ type Held = Arc<Mutex<Delivery>>;
 struct Running {
     held: HashMap<PublicationId, Held>,
     ends: FuturesUnordered<BoxFuture<'static, (Delivery, Result<Ended, Failure>)>>,
-    waiting: VecDeque<Delivery>,
+    /// Since when, and what.
+    waiting: VecDeque<(Instant, Delivery)>,
     begun: u64,
 }
 
@@ -120,10 +121,10 @@ impl Executing<'_> {
     async fn begin(&self, running: &mut Running) -> Result<(), Failure> {
         while running.ends.len() < usize::from(self.queue.prefetch())
             && self.count.is_none_or(|count| running.begun < count)
-            && let Some(delivery) = running.waiting.pop_front()
+            && let Some((since, delivery)) = running.waiting.pop_front()
         {
             // What has waited for others to end may be somebody else's by now.
-            if !running.ends.is_empty() && !delivery.extend().await? {
+            if since.elapsed() >= self.period() && !delivery.extend().await? {
                 continue;
             }
             running.begun += 1;
@@ -131,7 +132,7 @@ impl Executing<'_> {
             let id = delivery.publication.publication_id;
             running.held.insert(id, Arc::clone(&held));
             let command = self.spawn(&delivery.publication);
-            let (period, delay) = (self.ack_timeout / EXTENSIONS, self.reject_delay);
+            let (period, delay) = (self.period(), self.reject_delay);
             let end = async move {
                 let end = attend(command, &held, period, delay).await;
                 (delivery, end)
@@ -145,6 +146,11 @@ impl Executing<'_> {
         let (command, server) = (self.command.clone(), self.server.to_owned());
         let publication = publication.clone();
         spawn_blocking(move || execute(&command, &server, &publication))
+    }
+
+    /// The pause between two extensions of a lease.
+    fn period(&self) -> Duration {
+        self.ack_timeout / EXTENSIONS
     }
 
     fn ends_at(&self) -> Option<Instant> {
@@ -176,8 +182,8 @@ impl Running {
             *held.lock().unwrap_or_else(PoisonError::into_inner) = delivery;
         } else {
             self.waiting
-                .retain(|waiting| waiting.publication.publication_id != id);
-            self.waiting.push_back(delivery);
+                .retain(|(_, waiting)| waiting.publication.publication_id != id);
+            self.waiting.push_back((Instant::now(), delivery));
         }
     }
 }

@@ -3,13 +3,18 @@
 use std::{
     fs,
     io::Write,
+    net::TcpListener,
     process::{self, Stdio},
+    time::Instant,
 };
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 
-use crate::{Running, Served, objects, printed, said, sentence, serve, surroundings};
+use crate::support::Process;
+use crate::{
+    PATIENCE, Running, Served, infotainer, objects, printed, said, sentence, serve, surroundings,
+};
 
 impl Served {
     fn publish_jobs(&self, lines: &str) {
@@ -26,14 +31,15 @@ impl Served {
     }
 
     fn counts_are(&self, pending: u64, in_flight: u64) {
-        let deadline = std::time::Instant::now() + crate::PATIENCE;
-        while self.counts() != (pending, in_flight) {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "{:?} is not {pending}, {in_flight}",
-                self.counts()
-            );
-        }
+        until(|| self.counts() == (pending, in_flight));
+    }
+}
+
+/// Waits for what has to come.
+fn until(mut has_come: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !has_come() {
+        assert!(Instant::now() < deadline, "did not come in time");
     }
 }
 
@@ -68,7 +74,7 @@ fn two_workers_share_a_queue() {
         let meta = &objects(&served.run(&["info", "jobs", "--json"]))[0];
         meta["connected"] == 2
     };
-    while !has_both() {}
+    until(has_both);
     served.publish_jobs("a\nb\n");
     let mut lines = workers.each_mut().map(Running::line);
     lines.sort();
@@ -221,6 +227,47 @@ fn a_stop_waits_for_the_command_and_settles_it() {
 }
 
 #[test]
+fn a_command_goes_on_under_a_new_lease_when_the_connection_was_lost() {
+    let address = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().to_string()
+    };
+    let mut server = Process::start(&[("LISTEN", &address)]);
+    let url = format!("ws://{address}/ws");
+    let run = |args: &[&str]| infotainer(args, &[("INFOTAINER_URL", &url)]);
+    let publish = ["pub", "jobs", "a", "--kind", "queue", "-q"];
+    assert_eq!(said(&run(&publish)), "");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("go");
+    let runs = directory.path().join("runs");
+    let script = format!(
+        "cat; echo | tee -a '{}'; while ! test -e '{}'; do sleep 0.05; done",
+        runs.display(),
+        path.display()
+    );
+    let sub = ["sub", "jobs", "--exec", &script, "--count", "1"];
+    let mut worker = Running::start(&url, &sub);
+    assert_eq!(worker.line(), "a");
+    server.kill();
+    assert!(worker.note().ends_with("; connecting again"));
+    server.start_again();
+    assert_eq!(worker.note(), "infotainer: connected again");
+    let counts = || {
+        let meta = &objects(&run(&["info", "jobs", "--json"]))[0];
+        (meta["pending"].as_u64(), meta["in_flight"].as_u64())
+    };
+    // It is leased once more, and not run once more.
+    until(|| counts() == (Some(0), Some(1)));
+    fs::write(&path, "").unwrap();
+    let (code, said) = worker.ended();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(fs::read(&runs).unwrap(), b"\n");
+    // If the new lease was not heard of when the command ended, that is told.
+    let was_late = said.contains("may come again");
+    assert_eq!(counts(), (Some(u64::from(was_late)), Some(0)), "{said}");
+}
+
+#[test]
 fn a_command_that_is_a_client_finds_the_same_server() {
     let served = serve();
     served.publish_jobs("a\n");
@@ -236,7 +283,7 @@ fn a_command_that_is_a_client_finds_the_same_server() {
         "1",
     ];
     // Not from the environment.
-    let output = crate::infotainer(&sub, &[]);
+    let output = infotainer(&sub, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(
         said(&output),
