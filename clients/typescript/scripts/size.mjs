@@ -3,7 +3,7 @@
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const LIMIT = 14 * 1024;
+const LIMIT = 14_000;
 
 const { outputFiles } = await build({
   entryPoints: [new URL("../dist/index.js", import.meta.url).pathname],

@@ -1,9 +1,9 @@
-// Commands into bytes, bytes into responses: the one place that knows CBOR and the spelling of the wire.
+// Commands into bytes, bytes into responses: the one place that knows the spelling of the wire.
 //
 // What a server sends is checked field by field, so that the rest of the client can trust its types. Fields that are not known
 // are ignored, and so are responses that are not: a later server may say more.
 
-import { decode, encode, Token, Tokenizer, Type } from "cborg";
+import { check, decode, encode } from "./cbor.js";
 import type { Commands, Responses } from "./protocol.js";
 import { isUuid, uuidBytes, uuidText } from "./uuid.js";
 
@@ -18,9 +18,6 @@ export interface Received {
 
 // ---- Commands ----
 
-// Fields stay in the order in which they stand in the command.
-const ENCODING = { mapSorter: null as never };
-
 /** The message that carries a command, under a request id if there is one. */
 export function encodeCommand<Name extends keyof Commands>(
   name: Name,
@@ -28,7 +25,7 @@ export function encodeCommand<Name extends keyof Commands>(
   id?: number,
 ): Uint8Array {
   const command = { [name]: wire(fields) };
-  return encode(id === undefined ? command : [id, command], ENCODING);
+  return encode(id === undefined ? command : [id, command]);
 }
 
 function wire(value: unknown): unknown {
@@ -48,28 +45,6 @@ function isMap(value: unknown): value is Record<string, unknown> {
 
 // ---- Responses ----
 
-const INDEFINITE_BYTES = 0x5f;
-const INDEFINITE_TEXT = 0x7f;
-const BREAK = 0xff;
-const DECODING = { allowBigInt: false, rejectDuplicateMapKeys: true };
-
-/** cborg's, which also joins the chunks of strings of indefinite length. */
-class Chunks extends Tokenizer {
-  override next(): Token {
-    const head = this.data[this._pos];
-    if (head !== INDEFINITE_BYTES && head !== INDEFINITE_TEXT) return super.next();
-    const type = head === INDEFINITE_TEXT ? Type.string : Type.bytes;
-    const joined: any[] = [];
-    for (this._pos++; this.data[this._pos] !== BREAK; ) {
-      const chunk = super.next();
-      check(chunk.type === type);
-      for (const part of chunk.value) joined.push(part);
-    }
-    this._pos++;
-    return new Token(type, type === Type.string ? joined.join("") : Uint8Array.from(joined), 0);
-  }
-}
-
 /** What a field is, by its name, which means the same in every response. What is not here is a number, text or a map. */
 const TYPES = new Map<string, string>();
 for (const [type, names] of Object.entries({
@@ -78,10 +53,6 @@ for (const [type, names] of Object.entries({
   boolean: "durable resumed recovered duplicate more temporary",
 })) {
   for (const name of names.split(" ")) TYPES.set(name, type);
-}
-
-function check(isRight: unknown): asserts isRight {
-  if (!isRight) throw new TypeError("not a response");
 }
 
 function fieldsOf(wire: unknown): Record<string, unknown> {
@@ -102,8 +73,6 @@ function read(key: string, value: unknown): unknown {
     check(value instanceof Uint8Array && value.length === 16);
     return uuidText(value);
   }
-  // Where a break stands for a value, cborg gives a symbol.
-  check(typeof value !== "symbol");
   // There is no number in the protocol that is not natural.
   if (typeof value === "number") check(!type && Number.isSafeInteger(value) && value >= 0);
   else check(!type || (type === "bytes" ? value instanceof Uint8Array : typeof value === type));
@@ -112,10 +81,7 @@ function read(key: string, value: unknown): unknown {
 
 /** What a binary message of a server says. Throws if it is not exactly one response. */
 export function decodeResponse(message: Uint8Array): Received {
-  let item: unknown = decode(message, {
-    ...DECODING,
-    tokenizer: new Chunks(message, DECODING),
-  });
+  let item: unknown = decode(message);
   let id: number | undefined;
   if (Array.isArray(item)) {
     check(item.length === 2);

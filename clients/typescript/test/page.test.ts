@@ -40,7 +40,7 @@ before(async () => {
   });
   const script = outputFiles[0]!.text;
   pages = createServer(({ url = "" }, response) => {
-    const isBuilt = /^\/(dist|node_modules\/cborg)\/[\w/-]+\.js$/.test(url);
+    const isBuilt = /^\/dist\/[\w/-]+\.js$/.test(url);
     response.setHeader("content-type", isBuilt || url === "/infotainer.js" ? "text/javascript" : "text/html");
     if (url === "/infotainer.js") response.end(script);
     else if (isBuilt) response.end(readFileSync(`.${url}`));

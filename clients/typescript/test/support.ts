@@ -2,7 +2,7 @@
 // down what they carry. Every wait is bounded; nothing paces itself by sleeping.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { webcrypto } from "node:crypto";
+import { randomInt, webcrypto } from "node:crypto";
 import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection, createServer, type Server as NetServer, type Socket as NetSocket } from "node:net";
 import { tmpdir } from "node:os";
@@ -332,4 +332,26 @@ export async function failure(promise: Promise<unknown>): Promise<any> {
     return error;
   }
   throw new Error("it did not fail");
+}
+
+// ---- Chance ----
+
+export interface Chance {
+  /** A natural number below `limit`. */
+  below(limit: number): number;
+  /** One of these. */
+  of<T>(choices: readonly T[]): T;
+}
+
+/** Always the same for a seed, which is printed; another one is `INFOTAINER_TEST_SEED`. (xorshift, Marsaglia 2003.) */
+export function chances(what: string, seed = Number(process.env.INFOTAINER_TEST_SEED ?? randomInt(1, 2 ** 31))): Chance {
+  console.log(`${what}: INFOTAINER_TEST_SEED=${seed}`);
+  let state = seed | 1;
+  const below = (limit: number) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % limit;
+  };
+  return { below, of: (choices) => choices[below(choices.length)]! };
 }
