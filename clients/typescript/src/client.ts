@@ -18,6 +18,7 @@ import type {
   SubscriptionReference,
   Uuid,
 } from "./protocol.js";
+import type { QueueSubscription } from "./queue.js";
 import { BOUND, type Bound, type Subscription } from "./subscriber.js";
 import { isUuid, newPublicationId, subscriptionId } from "./uuid.js";
 
@@ -67,8 +68,16 @@ export interface Publishing extends Promise<Submitted> {
   inLine(): Promise<void>;
 }
 
+/** How a subscription of a Queue begins. */
+export interface QueueOptions {
+  kind: "Queue";
+  /** How many deliveries may be on lease to it at once, 1 to 65,535. By default 32. */
+  prefetch?: number;
+}
+
 /** How a subscription begins. */
 export interface SubscribeOptions {
+  kind?: "Broadcast";
   /** Where delivery begins. Without it: where a durable session left off, or else with what is published from now on. */
   from?: SubscribeFrom;
   /** The life of the log that the position of `After` belongs to. Of another epoch: a `NotRecovered` event. */
@@ -78,7 +87,6 @@ export interface SubscribeOptions {
   /** Acknowledges nothing by itself: the application calls `acknowledge`. Only matters in a durable session. */
   acknowledgeByHand?: boolean;
 }
-
 
 /** A client of one server, over one connection that comes back by itself. */
 export class Client {
@@ -186,7 +194,22 @@ export class Client {
    * A reader that does not keep up costs a bounded buffer. When it is full, the subscription falls behind: the connection goes on for all
    * others, and it takes up where it was, from the log, when half of its buffer is free.
    */
-  subscribe(subscription: SubscriptionReference, options: SubscribeOptions = {}): Subscription {
+  subscribe(subscription: SubscriptionReference, options?: SubscribeOptions): Subscription;
+
+  /**
+   * Takes part in a Queue, and gives the deliveries to iterate over. The Queue is made if it does not exist. Each publication is on
+   * lease to one subscriber at a time, who says what became of it with the subscription's `acknowledge`, `reject` and `extend`.
+   *
+   * It goes on by itself after a reconnect, which ends all leases: what had come and was not taken is dropped, since it comes again, and
+   * what was taken is told as `lost` when it is settled.
+   */
+  subscribe(subscription: SubscriptionReference, options: QueueOptions): QueueSubscription;
+
+  subscribe(
+    subscription: SubscriptionReference,
+    options: SubscribeOptions | QueueOptions = {},
+  ): Subscription | QueueSubscription {
+    if (options.kind === "Queue") return this.#core.subscribeQueue(subscription, options.prefetch);
     const { from, epoch, buffer, acknowledgeByHand } = options;
     return this.#core.subscribe({
       subscription,
@@ -197,28 +220,9 @@ export class Client {
     });
   }
 
-  /**
-   * Acknowledges every publication up to a sequence, so that this durable session resumes behind it; or, of a Queue, those with these
-   * ids.
-   */
-  acknowledge(subscription: SubscriptionReference, what: number | Uuid[]): Promise<Settled> {
-    if (typeof what === "number") return this.#core.acknowledge(subscription, what);
-    const command = { subscriptionId: subscription, publicationIds: what };
-    return this.#core.ask("Acknowledge", command, "Acknowledged");
-  }
-
-  /** Gives publications of a Queue back: to be delivered again, not before `delay` milliseconds, or not at all (`deadLetter`). */
-  reject(
-    subscription: SubscriptionReference,
-    publicationIds: Uuid[],
-    options: { delay?: number; deadLetter?: boolean } = {},
-  ): Promise<Settled> {
-    return this.#core.ask("Reject", { subscriptionId: subscription, publicationIds, ...options }, "Rejected");
-  }
-
-  /** Begins the ack time-out of these publications of a Queue anew. */
-  extend(subscription: SubscriptionReference, publicationIds: Uuid[]): Promise<Settled> {
-    return this.#core.ask("Extend", { subscriptionId: subscription, publicationIds }, "Extended");
+  /** Acknowledges every publication of a Broadcast up to a sequence, so that this durable session resumes behind it. */
+  acknowledge(subscription: SubscriptionReference, sequence: number): Promise<Settled> {
+    return this.#core.acknowledge(subscription, sequence);
   }
 
   // ---- Logs ----

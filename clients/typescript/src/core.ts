@@ -1,12 +1,23 @@
 // What a client knows and wants, without I/O: where each subscription stands, how it goes on after a reconnect, and what comes for it.
 //
-// Owns the subscribers and their cursors. Does not own sockets, nor pauses between connections (`connection`), nor the requests of
-// callers (`requests`). Invariant: a publication goes into a buffer only if it is the next one behind the subscriber's cursor, or
-// behind a `Gap` that says what is missing.
+// Owns the subscribers, and the cursors of those of Broadcasts. Does not own sockets, nor pauses between connections (`connection`), nor
+// the requests of callers (`requests`), nor leases (`queue`). Invariant: a publication of a Broadcast goes into a buffer only if it is the
+// next one behind the subscriber's cursor, or behind a `Gap` that says what is missing.
 
 import { encodeCommand, type Received, type Response } from "./codec.js";
 import { type ClosedError, ended, RequestError, timedOut } from "./errors.js";
-import type { Commands, Gap, Publication, Responses, RestoredSubscription, Settled, Uuid, Welcome } from "./protocol.js";
+import type {
+  Commands,
+  Gap,
+  Publication,
+  Responses,
+  RestoredSubscription,
+  Settled,
+  SubscriptionReference,
+  Uuid,
+  Welcome,
+} from "./protocol.js";
+import { type Delivery, QueueSubscriber } from "./queue.js";
 import { type About, expect, type Line, Requests } from "./requests.js";
 import { BOUND, Subscriber, type Wanted } from "./subscriber.js";
 import { after } from "./timer.js";
@@ -15,12 +26,20 @@ import { subscriptionId } from "./uuid.js";
 /** The pause before a resumption is tried again that failed for a time, unless the server says another. In milliseconds. */
 const RETRY = 1000;
 
+/**
+ * How long what a Queue delivers to a session that has it again waits for the application to subscribe. Then it is given up, so that
+ * others get what nobody works on here. In milliseconds.
+ */
+const UNCLAIMED = 1000;
+
+type Any = Subscriber | QueueSubscriber;
+
 export class Core {
   readonly requests: Requests;
   /** Why there are no new requests any more. */
   closed: ClosedError | undefined;
   #hasProgressed = false;
-  readonly #subscribers = new Map<Uuid, Subscriber>();
+  readonly #subscribers = new Map<Uuid, Any>();
 
   constructor(
     readonly isDurable: boolean,
@@ -55,12 +74,26 @@ export class Core {
     this.requests.connected(line);
     const restored = new Map(welcome.subscriptions.map((one) => [one.subscriptionId, one]));
     for (const subscriber of [...this.#subscribers.values()]) {
-      this.#resume(subscriber, restored.get(subscriber.id), welcome.resumed);
+      let one = restored.get(subscriber.id);
+      const wasDeleted = !one && this.isDurable && welcome.resumed;
+      const isQueue = subscriber instanceof QueueSubscriber;
+      if (one && isQueue !== (one.kind === "Queue")) {
+        // Nobody works on what that leases.
+        if (!isQueue) this.#leave(subscriber);
+        one = undefined;
+      }
+      if (isQueue) this.#resumeQueue(subscriber, one, wasDeleted);
+      else this.#resume(subscriber, one, wasDeleted);
     }
     for (const [id, one] of restored) {
       // Nobody has asked for it yet. Its publications come all the same, so they are kept for whoever will.
-      if (one.kind === "Broadcast" && !this.#subscribers.has(id)) {
-        this.#add(id, { subscription: id, bound: BOUND }, false).live(one);
+      if (this.#subscribers.has(id)) continue;
+      if (one.kind === "Broadcast") {
+        this.#add(new Subscriber(this, id, { subscription: id, bound: BOUND }, false)).live(one);
+      } else {
+        const queue = this.#add(new QueueSubscriber(this, id, id, false));
+        queue.live({});
+        queue.stopTimer = after(UNCLAIMED, () => this.release(queue));
       }
     }
     this.requests.resend();
@@ -72,8 +105,10 @@ export class Core {
     this.#hasProgressed = false;
     this.requests.disconnected();
     for (const subscriber of this.#subscribers.values()) {
-      subscriber.isAcknowledging = false;
       if (subscriber.state !== "behind") subscriber.state = "waiting";
+      if (subscriber instanceof Subscriber) subscriber.isAcknowledging = false;
+      else if (subscriber.isClaimed) subscriber.leave();
+      else this.release(subscriber);
     }
     return wasOfUse;
   }
@@ -89,43 +124,77 @@ export class Core {
 
   /** Begins a subscription, or takes one up that a durable session has. */
   subscribe(wanted: Wanted): Subscriber {
-    if (this.closed) throw ended(this.closed);
-    // What can't be encoded is told here, not when there is a connection.
-    encodeCommand("Subscribe", commandOf(wanted));
     const id = subscriptionId(wanted.subscription);
-    const held = this.#subscribers.get(id);
-    if (held?.isClaimed) throw new RequestError("AlreadySubscribed", "already subscribed");
-    if (held?.place && wanted.from === undefined) {
+    const held = this.#unclaimed(id);
+    if (held instanceof QueueSubscriber) {
+      // It is of the other kind, as the server will say.
+      this.release(held);
+    } else if (held?.place && wanted.from === undefined) {
       held.isClaimed = true;
       held.wanted = wanted;
       return held;
     }
-    const subscriber = this.#add(id, wanted, true);
-    subscriber.stopTimer = after(this.requests.timeout, () => {
-      subscriber.end(timedOut());
-      this.release(subscriber);
-    });
+    return this.#begin(new Subscriber(this, id, wanted, true));
+  }
+
+  /** Begins a subscription of a Queue, or takes one up that a durable session has, with what has come for it. */
+  subscribeQueue(reference: SubscriptionReference, prefetch?: number): QueueSubscriber {
+    const id = subscriptionId(reference);
+    const held = this.#unclaimed(id);
+    const queue = held instanceof QueueSubscriber ? held : new QueueSubscriber(this, id, reference, true);
+    queue.wanted = prefetch;
+    queue.isClaimed = true;
+    queue.stopTimer?.();
+    return this.#begin(queue);
+  }
+
+  #unclaimed(id: Uuid): Any | undefined {
+    if (this.closed) throw ended(this.closed);
+    const held = this.#subscribers.get(id);
+    if (held?.isClaimed) throw new RequestError("AlreadySubscribed", "already subscribed");
+    return held;
+  }
+
+  #begin<One extends Any>(subscriber: One): One {
+    // What can't be encoded is told here, not when there is a connection.
+    encodeCommand("Subscribe", subscriber.command());
+    this.#add(subscriber);
+    if (!subscriber.isAnswered) {
+      subscriber.stopTimer = after(this.requests.timeout, () => {
+        subscriber.end(timedOut());
+        this.release(subscriber);
+      });
+    }
     this.#ask(subscriber);
     return subscriber;
   }
 
-  #add(id: Uuid, wanted: Wanted, isClaimed: boolean): Subscriber {
-    const subscriber = new Subscriber(this, id, wanted, isClaimed);
-    this.#subscribers.set(id, subscriber);
+  #add<One extends Any>(subscriber: One): One {
+    this.#subscribers.set(subscriber.id, subscriber);
     return subscriber;
   }
 
-  #holds(subscriber: Subscriber): boolean {
+  #broadcast(id: Uuid): Subscriber | undefined {
+    const subscriber = this.#subscribers.get(id);
+    return subscriber instanceof Subscriber ? subscriber : undefined;
+  }
+
+  #holds(subscriber: Any): boolean {
     return this.#subscribers.get(subscriber.id) === subscriber;
   }
 
-  /** Nobody reads the subscription any more. A durable session keeps it, for whoever asks for it next. */
-  release(released: Subscriber): void {
-    if (!this.#holds(released)) return;
-    const { id, wanted, place, done, acknowledged, state } = released;
-    if (this.isDurable) {
+  /**
+   * Nobody reads the subscription any more. A durable session keeps it, for whoever asks for it next; but not a Queue, since there is no
+   * position in it to come back to, and others want what is leased.
+   */
+  release(released: { id: Uuid }): void {
+    const held = this.#subscribers.get(released.id);
+    if (!held || held !== released) return;
+    const { id, state } = held;
+    if (this.isDurable && held instanceof Subscriber) {
+      const { wanted, place, done, acknowledged } = held;
       // As if it had just been restored: what is not acknowledged comes again.
-      const kept = this.#add(id, { ...wanted, acknowledges: false, bound: BOUND }, false);
+      const kept = this.#add(new Subscriber(this, id, { ...wanted, acknowledges: false, bound: BOUND }, false));
       if (place) {
         // An acknowledgement under way may have kept the last ones back.
         const isDone = wanted.acknowledges && done?.epoch === place.epoch && done.sequence > acknowledged;
@@ -134,11 +203,13 @@ export class Core {
       }
       this.#ask(kept);
     } else {
-      this.#subscribers.delete(id);
-      if (state === "live" || state === "asking") {
-        this.requests.askAside("Unsubscribe", { subscriptionId: wanted.subscription });
-      }
+      this.forget(id);
+      if (state === "live" || state === "asking") this.#leave(held);
     }
+  }
+
+  #leave({ reference }: Any): void {
+    this.requests.askAside("Unsubscribe", { subscriptionId: reference });
   }
 
   /** The application ends the subscription of this session. */
@@ -148,17 +219,15 @@ export class Core {
   }
 
   /** Sends the `Subscribe` that takes the subscription up where it stands, if there is a connection. */
-  #ask(subscriber: Subscriber): void {
+  #ask(subscriber: Any): void {
     if (!this.requests.line) return;
-    const { place, wanted } = subscriber;
-    const command = commandOf(place ? { ...wanted, from: { After: place.sequence }, epoch: place.epoch } : wanted);
     subscriber.state = "asking";
     // One at a time; what a connection leaves unanswered is forgotten with it.
-    this.requests.askAside("Subscribe", command, (outcome) => {
+    this.requests.askAside("Subscribe", subscriber.command(), (outcome) => {
       if (this.#holds(subscriber)) this.#subscribed(subscriber, outcome);
     });
     // `from` made the server forget what was acknowledged.
-    if (place) this.#acknowledgeAside(subscriber);
+    if (subscriber instanceof Subscriber && subscriber.place) this.#acknowledgeAside(subscriber);
   }
 
   #acknowledgeAside({ id, acknowledged: sequence }: Subscriber, then?: () => void): void {
@@ -167,7 +236,7 @@ export class Core {
     }
   }
 
-  #subscribed(subscriber: Subscriber, outcome: Response | RequestError): void {
+  #subscribed(subscriber: Any, outcome: Response | RequestError): void {
     if (outcome instanceof RequestError) {
       subscriber.state = "waiting";
       if (outcome.code === "shutting-down") return;
@@ -177,19 +246,22 @@ export class Core {
         });
       } else {
         this.#subscribers.delete(subscriber.id);
+        // A session that had the Queue before has it still.
+        if (subscriber instanceof QueueSubscriber && subscriber.isServed) this.#leave(subscriber);
         subscriber.end(outcome);
       }
     } else if (outcome.name === "Subscribed") {
+      if (subscriber instanceof QueueSubscriber) return subscriber.live(outcome.fields);
       if (subscriber.live(outcome.fields)) this.#epochEnded(subscriber.id);
       this.#acknowledgeDone(subscriber);
     }
   }
 
   /** Takes a subscription up again on a connection that has just begun. */
-  #resume(subscriber: Subscriber, restored: RestoredSubscription | undefined, wasResumed: boolean): void {
+  #resume(subscriber: Subscriber, restored: RestoredSubscription | undefined, wasDeleted: boolean): void {
     const { id, place } = subscriber;
     const isWanted = subscriber.state !== "behind" || subscriber.isLow;
-    if (place && !restored && this.isDurable && wasResumed) {
+    if (place && wasDeleted) {
       this.#deleted(id);
     } else if (!place && restored && subscriber.wanted.from === undefined) {
       subscriber.live(restored);
@@ -207,6 +279,17 @@ export class Core {
     }
   }
 
+  /** The same for a Queue, of which nothing is left but that it is wanted. */
+  #resumeQueue(queue: QueueSubscriber, restored: RestoredSubscription | undefined, wasDeleted: boolean): void {
+    if (queue.isAnswered && wasDeleted) {
+      this.#deleted(queue.id);
+    } else {
+      // Deliveries come at once, and it may have had another prefetch.
+      queue.isServed = restored !== undefined;
+      this.#ask(queue);
+    }
+  }
+
   /** What was acknowledged in an epoch that has ended must not be acknowledged in the next one. */
   #epochEnded(id: Uuid): void {
     this.requests.fail(epochEnded(), (name, subscription) => name === "Acknowledge" && subscription === id);
@@ -215,8 +298,10 @@ export class Core {
   #deleted(id: Uuid): void {
     const subscriber = this.#subscribers.get(id);
     // One that has not begun is made again by the `Subscribe` that is on its way.
-    if (!subscriber?.place) return;
-    subscriber.push(subscriber.place, { type: "Deleted" });
+    if (!subscriber?.isAnswered) return;
+    if (subscriber instanceof QueueSubscriber) subscriber.end(new RequestError("Deleted", "the Queue was deleted"));
+    else if (subscriber.place) subscriber.push([subscriber.place, { type: "Deleted" }]);
+    else return;
     this.forget(id);
   }
 
@@ -225,6 +310,11 @@ export class Core {
   #publication(publication: Publication): void {
     const { subscriptionId: id, sequence } = publication;
     const subscriber = this.#subscribers.get(id);
+    if (subscriber instanceof QueueSubscriber) {
+      subscriber.deliver(publication as Delivery);
+      this.#hasProgressed = true;
+      return;
+    }
     const place = subscriber?.place;
     if (!place || subscriber.state !== "live" || sequence <= place.sequence) return;
     if (subscriber.isFull) {
@@ -234,21 +324,21 @@ export class Core {
     }
     this.#gap({ subscriptionId: id, from: 0, to: sequence - 1, cause: "unexplained" });
     subscriber.place = { epoch: place.epoch, sequence };
-    subscriber.push(subscriber.place, { type: "Publication", ...publication });
+    subscriber.push([subscriber.place, { type: "Publication", ...publication }]);
     this.#hasProgressed = true;
   }
 
   #gap({ subscriptionId: id, from, to, cause }: Omit<Gap, "cause"> & { cause: Gap["cause"] | "unexplained" }): void {
-    const subscriber = this.#subscribers.get(id);
+    const subscriber = this.#broadcast(id);
     const place = subscriber?.place;
     if (!place || subscriber.state !== "live" || to <= place.sequence) return;
     subscriber.place = { epoch: place.epoch, sequence: to };
-    subscriber.push(subscriber.place, { type: "Gap", from: Math.max(from, place.sequence + 1), to, cause });
+    subscriber.push([subscriber.place, { type: "Gap", from: Math.max(from, place.sequence + 1), to, cause }]);
   }
 
   /** Lets the server send as little as it can of a subscription that is behind. */
   #leaveTheStream(subscriber: Subscriber): void {
-    const reference = { subscriptionId: subscriber.wanted.subscription };
+    const reference = { subscriptionId: subscriber.reference };
     if (!this.isDurable) {
       this.requests.askAside("Unsubscribe", reference);
     } else if (subscriber.acknowledged > 0) {
@@ -285,7 +375,7 @@ export class Core {
   /** Acknowledges for the application. */
   async acknowledge(reference: string, sequence: number, epoch?: Uuid): Promise<Settled> {
     const subscription = subscriptionId(reference);
-    const subscriber = this.#subscribers.get(subscription);
+    const subscriber = this.#broadcast(subscription);
     const place = subscriber?.place;
     if (place) {
       if (epoch !== undefined && epoch !== place.epoch) throw epochEnded();
@@ -298,8 +388,4 @@ export class Core {
 
 function epochEnded(): RequestError {
   return new RequestError("EpochEnded", "the epoch has ended");
-}
-
-function commandOf({ subscription, from, epoch }: Wanted): Commands["Subscribe"] {
-  return { subscriptionId: subscription, from, epoch };
 }

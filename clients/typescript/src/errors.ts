@@ -71,6 +71,7 @@ export class ClosedError extends Error {
  * * `TooLarge`: it is longer than the server takes, and was not sent.
  * * `TimedOut`: there was no answer within `requestTimeout`.
  * * `AlreadySubscribed`: this client holds the subscription already; a session has one cursor in each.
+ * * `Deleted`: the Queue that was subscribed was deleted. (A Broadcast has an event for it.)
  * * `EpochEnded`: what was to be acknowledged is of an epoch that has ended.
  * * `Answer`: the server answered with something that is no answer to this.
  * * `Closed`: the client has ended; `cause` says why. A publication that was sent may be in the log.
@@ -80,6 +81,7 @@ export type RequestErrorKind =
   | "TooLarge"
   | "TimedOut"
   | "AlreadySubscribed"
+  | "Deleted"
   | "EpochEnded"
   | "Answer"
   | "Closed";

@@ -6,6 +6,7 @@ export {
   type ClientOptions,
   type Publishing,
   type PublishOptions,
+  type QueueOptions,
   type SubscribeOptions,
 } from "./client.js";
 export type { Socket, SocketConstructor, Status } from "./connection.js";
@@ -39,6 +40,7 @@ export type {
   Uuid,
   Welcome,
 } from "./protocol.js";
+export type { Delivery, Leases, QueueSubscription, RejectOptions } from "./queue.js";
 export type {
   Bound,
   DeletedEvent,

@@ -2,7 +2,7 @@
 //
 // Owns request ids, the bound on what is in flight, and the sending again after a reconnect. Invariants: what callers ask is sent,
 // and sent again, in the order in which they asked; all of it may come twice, since publications carry their id and the others
-// change nothing the second time.
+// change nothing the second time. What settles leases ends with its connection, as they do.
 
 import { encodeCommand, type Response } from "./codec.js";
 import { ended, RequestError, timedOut, type ClosedError } from "./errors.js";
@@ -14,6 +14,8 @@ export interface About {
   /** The subscription that it is about, where that matters. */
   subscription?: Uuid;
   publicationId?: Uuid;
+  /** What answers it if the connection ends before the server does: it means nothing on another one. */
+  otherwise?: Response;
   /** Told when it is in line, or never will be. */
   inLine?: () => void;
 }
@@ -104,7 +106,10 @@ export class Requests {
   disconnected(): void {
     this.line = undefined;
     this.#isHeld = false;
-    for (const { id, isOwn } of this.#inFlight.values()) if (isOwn) this.#inFlight.delete(id);
+    for (const request of [...this.#inFlight.values(), ...this.#waiting]) {
+      if (request.isOwn) this.#inFlight.delete(request.id);
+      else if (request.otherwise) this.#settle(request, request.otherwise);
+    }
   }
 
   /** Whether anybody had asked. */

@@ -1,4 +1,4 @@
-// One subscription: what the application sees of it (`Subscription`), and where it stands.
+// One subscription of a Broadcast: what the application sees of it (`Subscription`), and where it stands.
 //
 //             Subscribed                      buffer full
 //  waiting ──> asking ──────────────> live ───────────────> behind
@@ -10,12 +10,12 @@
 // That costs sending some twice, and means that a slow reader costs bounded memory, holds up no other subscription, no answer and no
 // heartbeat, and misses nothing. (A WebSocket of a browser can't be read more slowly.)
 //
-// Owns the buffer, and what counts as done: an event is done when the next one is asked for. Does not own what is said to the server:
+// Owns what counts as full, and as done: an event is done when the next one is asked for. Does not own what is said to the server:
 // that is the core's.
 
 import type { Core } from "./core.js";
-import { ClosedError, ended, type RequestError } from "./errors.js";
 import type {
+  Commands,
   Gap,
   Publication,
   Settled,
@@ -24,6 +24,7 @@ import type {
   SubscriptionReference,
   Uuid,
 } from "./protocol.js";
+import { Stream } from "./stream.js";
 
 /** A publication, as an event of a subscription. */
 export interface PublicationEvent extends Publication {
@@ -115,57 +116,40 @@ export interface Wanted {
   acknowledges?: boolean;
 }
 
-type Result = IteratorResult<Event, undefined>;
-
-const END = { done: true, value: undefined } as const;
-
-export class Subscriber implements Subscription {
-  readonly subscribed: Promise<void>;
-
-  /** `waiting` is for a connection, or for the time to try again; `asking` for the answer to a request. */
-  state: "waiting" | "asking" | "live" | "behind" = "waiting";
+export class Subscriber extends Stream<[Place, Event], Event> implements Subscription {
   /** The last sequence that went into the buffer; `undefined` until the first `Subscribed`. */
   place: Place | undefined;
   /** Where a durable session resumes in the server's view, as far as this client knows. */
   acknowledged = 0;
   isAcknowledging = false;
-  /** Whether the application was told that it began, or that it will not. */
-  isAnswered = false;
-  /** Ends the patience with the first `Subscribed`. */
-  stopTimer: (() => void) | undefined;
   /** The last publication with which the reader is done. */
   done: Place | undefined;
 
   /** Of the last event, or of the beginning. */
   #at: Place | undefined;
-  #answer!: (error?: RequestError) => void;
-  #events: [Place, Event][] = [];
   #bytes = 0;
-  readonly #readers: [(result: Result) => void, (error: RequestError) => void][] = [];
   /** The publication that was taken last. */
   #taken: Place | undefined;
-  /** That nothing follows, and why, until that is told. */
-  #end: { error?: RequestError | undefined } | undefined;
 
   constructor(
-    readonly core: Core,
-    readonly id: Uuid,
+    core: Core,
+    id: Uuid,
     public wanted: Wanted,
-    /** Whether the application has it. */
-    public isClaimed: boolean,
+    isClaimed: boolean,
   ) {
-    this.subscribed = new Promise((resolve, reject) => {
-      this.#answer = (error) => (error ? reject(error) : resolve());
-    });
-    // Whoever iterates is told as well.
-    this.subscribed.catch(() => {});
+    super(core, id, wanted.subscription, isClaimed);
+  }
+
+  command(): Commands["Subscribe"] {
+    const { place, wanted } = this;
+    // What a Queue delivers would be leased, and never settled.
+    const kind = "Broadcast";
+    return place
+      ? { subscriptionId: this.reference, kind, from: { After: place.sequence }, epoch: place.epoch }
+      : { subscriptionId: this.reference, kind, from: wanted.from, epoch: wanted.epoch };
   }
 
   // ---- For the application ----
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
 
   get epoch(): Uuid | undefined {
     return this.#at?.epoch;
@@ -175,96 +159,46 @@ export class Subscriber implements Subscription {
     return this.#at?.sequence;
   }
 
-  next(): Promise<Result> {
+  override next(): Promise<IteratorResult<Event, undefined>> {
     this.done = this.#taken ?? this.done;
     this.#taken = undefined;
-    const next = this.#events.shift();
-    if (next) this.#bytes -= size(next[1]);
-    const taken = next
-      ? Promise.resolve(this.#take(next))
-      : new Promise<Result>((...reader) => {
-          this.#readers.push(reader);
-          this.#tellEnd();
-        });
+    const next = super.next();
     this.core.taken(this);
-    return taken;
-  }
-
-  return(): Promise<Result> {
-    this.#events = [];
-    this.end();
-    this.#end = {};
-    this.core.release(this);
-    return Promise.resolve(END);
+    return next;
   }
 
   acknowledge(sequence: number): Promise<Settled> {
     return this.core.acknowledge(this.id, sequence, this.epoch);
   }
 
-  async unsubscribe(): Promise<void> {
-    this.core.forget(this.id);
-    this.#events = [];
-    await this.core.ask("Unsubscribe", { subscriptionId: this.wanted.subscription }, "Unsubscribed");
-  }
-
   // ---- The buffer ----
 
   get isFull(): boolean {
     const { events, bytes } = this.wanted.bound;
-    const { length } = this.#events;
+    const { length } = this.items;
     return length > 0 && (length >= events || this.#bytes >= bytes);
   }
 
   /** Whether at least half is free. */
   get isLow(): boolean {
     const { events, bytes } = this.wanted.bound;
-    return this.#events.length * 2 <= events && this.#bytes * 2 <= bytes;
+    return this.items.length * 2 <= events && this.#bytes * 2 <= bytes;
   }
 
   /** Adds an event, also to a full buffer: whoever adds publications asks before. */
-  push(place: Place, event: Event): void {
-    const reader = this.#readers.shift();
-    if (reader) {
-      reader[0](this.#take([place, event]));
-    } else {
-      this.#events.push([place, event]);
-      this.#bytes += size(event);
-    }
+  override push(item: [Place, Event]): void {
+    this.#bytes += size(item[1]);
+    super.push(item);
   }
 
-  #take([place, event]: [Place, Event]): Result {
+  protected take([place, event]: [Place, Event]): Event {
+    this.#bytes -= size(event);
     this.#at = place;
     if (event.type === "Publication") this.#taken = place;
-    return { done: false, value: event };
-  }
-
-  /** No more events after those that are in it. */
-  end(error?: RequestError): void {
-    this.answer(error ?? ended(new ClosedError("ByClient")));
-    this.#end ??= { error };
-    this.#tellEnd();
-  }
-
-  #tellEnd(): void {
-    if (!this.#end) return;
-    for (const [resolve, reject] of this.#readers.splice(0)) {
-      if (this.#end.error) reject(this.#end.error);
-      else resolve(END);
-      // Once is enough.
-      this.#end = {};
-    }
+    return event;
   }
 
   // ---- Where it stands ----
-
-  /** Tells the application that the subscription has begun, or why it will not. */
-  answer(error?: RequestError): void {
-    if (this.isAnswered) return;
-    this.isAnswered = true;
-    this.stopTimer?.();
-    this.#answer(error);
-  }
 
   begin(place: Place): void {
     this.place = place;
@@ -283,7 +217,7 @@ export class Subscriber implements Subscription {
     const isSame = previous?.epoch === epoch && previous.sequence === cursor;
     this.state = "live";
     if (!place || !isSame) this.begin({ epoch, sequence: cursor });
-    if (!isSame && (place || !recovered)) this.push(this.place!, { type: "NotRecovered", previous, epoch, cursor });
+    if (!isSame && (place || !recovered)) this.push([this.place!, { type: "NotRecovered", previous, epoch, cursor }]);
     this.answer();
     return place !== undefined && place.epoch !== epoch;
   }

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { after, test } from "node:test";
 import { decode, encode } from "cborg";
 import { WebSocketServer, type WebSocket as PeerSocket } from "ws";
-import { ConnectionError, subscriptionId } from "infotainer";
+import { ConnectionError, type Delivery, type QueueSubscription, subscriptionId } from "infotainer";
 import { uuidBytes } from "../dist/uuid.js";
 import { cleanUp, Client, eager, eventually, failure, next, nextSequence, PlainSocket, within } from "./support.js";
 
@@ -214,7 +214,7 @@ test("missing publications are told even if the server does not, and seen ones a
   connection.socket.terminate();
   const again = await peer.welcome();
   const [resumed, command] = await again.hear();
-  assert.deepEqual(command, { Subscribe: { subscription_id: "news", from: { After: 4 }, epoch: EPOCH } });
+  assert.deepEqual(command, { Subscribe: { subscription_id: "news", kind: "Broadcast", from: { After: 4 }, epoch: EPOCH } });
   again.say([resumed, subscribed(4)]);
   again.say({ Gap: { subscription_id: ID, from: 3, to: 6, cause: "damage" } });
   again.say(publication(7));
@@ -235,7 +235,7 @@ test("full buffer lets a subscription fall behind, and half an empty one takes i
   connection.say([left, { Unsubscribed: { subscription_id: ID } }]);
   assert.equal(await nextSequence(news), 1);
   const [id, command] = await connection.hear();
-  assert.deepEqual(command, { Subscribe: { subscription_id: "news", from: { After: 2 }, epoch: EPOCH } });
+  assert.deepEqual(command, { Subscribe: { subscription_id: "news", kind: "Broadcast", from: { After: 2 }, epoch: EPOCH } });
   connection.say([id, subscribed(2)]);
   connection.say(publication(3));
   assert.equal(await nextSequence(news), 2);
@@ -276,21 +276,79 @@ test("what was not answered is sent again in order, and nothing else", async () 
   await client.close();
 });
 
-test("commands of queues are said as the protocol has them", async () => {
+const JOBS = uuidBytes(subscriptionId("jobs"));
+
+/** An answer, and a delivery, of the Queue "jobs". */
+const begun = { Subscribed: { ...subscribed(0).Subscribed, subscription_id: JOBS, kind: "Queue", prefetch: 2 } };
+const delivery = (sequence: number, delivery: number) => {
+  const { Publication } = publication(sequence);
+  return { Publication: { ...Publication, subscription_id: JOBS, delivery } };
+};
+
+async function taken(jobs: QueueSubscription): Promise<Delivery> {
+  const { value } = await within("a delivery", jobs.next());
+  assert.ok(value);
+  return value;
+}
+
+test("what settles deliveries is said as the protocol has it, and on their connection alone", async () => {
   const peer = await Peer.start();
   const client = new Client(peer.url, options);
-  const connection = await peer.welcome();
-  const id = subscriptionId("x");
+  const jobs = client.subscribe("jobs", { kind: "Queue", prefetch: 2 });
+  const subscribe = { Subscribe: { subscription_id: "jobs", kind: "Queue", prefetch: 2 } };
+  const first = await peer.welcome();
+  const [request, command] = await first.hear();
+  assert.deepEqual(command, subscribe);
+  first.say([request, begun]);
+  first.say(delivery(1, 3));
+  const job = await taken(jobs);
+  const id = uuidBytes(job.publicationId);
   const asked = [
-    [client.acknowledge("jobs", [id]), "Acknowledge", "Acknowledged", {}],
-    [client.reject("jobs", [id], { delay: 5, deadLetter: true }), "Reject", "Rejected", { delay: 5, dead_letter: true }],
-    [client.extend("jobs", [id]), "Extend", "Extended", {}],
+    [jobs.acknowledge([job]), "Acknowledge", "Acknowledged", {}],
+    [jobs.reject([job], { delay: 5, deadLetter: true }), "Reject", "Rejected", { delay: 5, dead_letter: true }],
+    [jobs.extend([job]), "Extend", "Extended", {}],
   ] as const;
   for (const [settled, name, answer, more] of asked) {
-    const [request, command] = await connection.hear();
-    assert.deepEqual(command, { [name]: { subscription_id: "jobs", publication_ids: [uuidBytes(id)], ...more } });
-    connection.say([request, { [answer]: { subscription_id: ID, count: 0, lost: [uuidBytes(id)] } }]);
-    assert.deepEqual(await settled, { subscriptionId: subscriptionId("news"), count: 0, lost: [id] });
+    const [request, command] = await first.hear();
+    assert.deepEqual(command, { [name]: { subscription_id: "jobs", publication_ids: [id], ...more } });
+    first.say([request, { [answer]: { subscription_id: JOBS, count: 0, lost: [id] } }]);
+    assert.deepEqual(await settled, { subscriptionId: jobs.id, count: 0, lost: [job.publicationId] });
   }
+  // What is not answered when the connection ends is lost, and not said again. Nor is what comes later.
+  const underWay = jobs.acknowledge([job]);
+  await first.hear();
+  const lost = { subscriptionId: jobs.id, count: 0, lost: [job.publicationId] };
+  first.socket.close(1001);
+  assert.deepEqual(await within("the answer", underWay), lost);
+  const second = await peer.welcome();
+  const [again, anew] = await second.hear();
+  assert.deepEqual(anew, subscribe);
+  second.say([again, begun]);
+  second.say(delivery(1, 4));
+  const redelivered = await taken(jobs);
+  assert.deepEqual(await jobs.acknowledge([job]), lost);
+  void jobs.acknowledge([redelivered]);
+  assert.deepEqual(Object.keys((await second.hear())[1]), ["Acknowledge"]);
+  await client.close();
+});
+
+test("what is not taken before its time is out costs no more than the prefetch", async () => {
+  const peer = await Peer.start();
+  const client = new Client(peer.url, options);
+  const jobs = client.subscribe("jobs", { kind: "Queue", prefetch: 2 });
+  const connection = await peer.welcome();
+  const [request] = await connection.hear();
+  connection.say([request, begun]);
+  for (const [sequence, count] of [[1, 1], [2, 1], [1, 2], [2, 2], [3, 1], [4, 1], [3, 2]] as const) {
+    connection.say(delivery(sequence, count));
+  }
+  const ping = client.ping();
+  const [asked] = await connection.hear();
+  connection.say([asked, { Pong: { time: 1 } }]);
+  await ping;
+  const waiting = [await taken(jobs), await taken(jobs)];
+  assert.deepEqual(waiting.map((job) => [job.sequence, job.delivery]), [[4, 1], [3, 2]]);
+  connection.say(delivery(5, 1));
+  assert.equal((await taken(jobs)).sequence, 5);
   await client.close();
 });

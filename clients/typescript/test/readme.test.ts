@@ -22,6 +22,7 @@ const SAYS: Record<string, RegExp> = {
   "The first minute": /^1 hello\n$/,
   Publishing: /^somebody was first\n$/,
   Subscribing: /^1 3\n2 3\ndeleted\n$/,
+  Queues: /^cat 1 1 0\ndog 1 1 0\nbroken 2 1 0\n$/,
   "Reading and administering": /^2\n2 false\n1 0\n2\nprices 4\n\d{4}-.*Z\n$/,
 };
 
