@@ -97,6 +97,11 @@ async fn tell(mut status: watch::Receiver<Status>, notes: Notes) {
 pub(super) fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     // What is worth a word is said anyway.
     logging::start(&environment::log_filter("warn")?, Format::Text);
+    run_unlogged(work)
+}
+
+/// The same for work whose outcome says everything.
+pub(super) fn run_unlogged(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -26,6 +26,7 @@ mod subscribe;
 mod subscriptions;
 mod table;
 mod values;
+mod verify;
 mod work;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -62,6 +63,7 @@ enum Command {
     Delete(subscriptions::DeleteArgs),
     Redrive(redrive::RedriveArgs),
     Bench(Box<bench::BenchArgs>),
+    Verify(verify::VerifyArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -82,6 +84,7 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
             Command::Delete(delete) => subscriptions::delete(delete),
             Command::Redrive(redrive) => redrive::run(redrive),
             Command::Bench(bench) => bench::run(*bench),
+            Command::Verify(verify) => verify::run(&verify),
             Command::Completions(completions) => manual::completions(&completions),
             Command::Man(man) => manual::man(&man),
         },

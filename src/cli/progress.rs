@@ -26,6 +26,8 @@ pub(super) enum Extent {
     Publications(u64),
     /// So many bytes of input.
     Bytes(u64),
+    /// So many bytes on disk.
+    Stored(u64),
     /// Publications, of which nobody knows how many there will be.
     Unknown,
 }
@@ -44,7 +46,7 @@ impl Progress {
                 Some(*len),
                 "{msg} {wide_bar} {human_pos} of {human_len} publications, {eta} to go",
             ),
-            Extent::Bytes(len) => (
+            Extent::Bytes(len) | Extent::Stored(len) => (
                 Some(*len),
                 "{msg} {wide_bar} {bytes} of {total_bytes}, {eta} to go",
             ),
@@ -71,12 +73,22 @@ impl Progress {
 
     /// One more publication is done, of so many bytes.
     pub(super) fn add_publication(&mut self, bytes: u64) {
+        self.draw_after_a_while();
+        // In a file, a line's end follows.
+        self.bar.inc(if self.counts_bytes { bytes + 1 } else { 1 });
+    }
+
+    /// It is so far.
+    pub(super) fn reach(&mut self, position: u64) {
+        self.draw_after_a_while();
+        self.bar.set_position(position);
+    }
+
+    fn draw_after_a_while(&mut self) {
         if !self.is_drawn && self.begun.elapsed() >= A_WHILE {
             self.is_drawn = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        // In a file, a line's end follows.
-        self.bar.inc(if self.counts_bytes { bytes + 1 } else { 1 });
     }
 
     /// Since the beginning.

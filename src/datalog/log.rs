@@ -54,6 +54,7 @@ impl DataLog {
             last_batch,
             newest,
             next_file,
+            changed_keys: _,
         } = recovery::recover(&store, &options)?;
         let doing = || "making a journal".to_owned();
         let backlog = Arc::new(Backlog::new(

@@ -35,8 +35,10 @@ mod store;
 mod tests;
 mod types;
 mod units;
+mod verify;
 
 pub use catalogue::panic_is_contained;
 pub use log::DataLog;
 pub use reader::LogReader;
 pub use types::*;
+pub use verify::{LogReport, Progress, Report, VerifyError, verify};

@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     pub(crate) unsealed: Vec<Unsealed>,
     pub(crate) free: Vec<JournalFile>,
     pub(crate) dead: Vec<RunDescriptor>,
+    /// Keys of the state map that unsealed journals change; of a stand-in only.
+    pub(crate) changed_keys: HashSet<Box<[u8]>>,
     pub(crate) next_generation: u64,
     pub(crate) last_batch: u64,
     /// Generation and number of the newest batch that was found in a journal.
@@ -48,8 +50,8 @@ pub(crate) struct Recovery {
 /// Reads everything back.
 pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, OpenError> {
     let began = Instant::now();
-    let files =
-        JournalFile::open_all(&store.journal_dir()).during(|| "opening the journals".into())?;
+    let files = JournalFile::open_all(&store.journal_dir(), store.is_stand_in())
+        .during(|| "opening the journals".into())?;
     let next_file = files.last().map_or(1, |file| file.number() + 1);
     let index = Arc::new(Index::default());
     let mut replay = Replay::new(store, &index);
@@ -111,6 +113,10 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         }
     }
     uncertain.sort_unstable();
+    let changed_keys = match store.is_stand_in() {
+        true => state.keys().cloned().collect(),
+        false => HashSet::new(),
+    };
     let state = overlaid(sealed_state, state);
     report.state_entries = state.len() as u64;
     report.unclean = found.unclean;
@@ -129,6 +135,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         unsealed,
         free,
         dead,
+        changed_keys,
         next_generation,
         newest,
         last_batch: last_batch.max(found.batch.saturating_sub(1)),

@@ -75,12 +75,22 @@ impl StateLog {
     /// # Errors
     /// If the file can't be made or read.
     pub(crate) fn open(state: &Path, store: Uuid) -> io::Result<Self> {
+        Self::open_as(state, store, false)
+    }
+
+    /// The same, to be read only, if there is one.
+    pub(crate) fn look(state: &Path, store: Uuid) -> io::Result<Self> {
+        let is_there = fs::exists(state.join("log"))?;
+        Self::open_as(state, store, is_there)
+    }
+
+    fn open_as(state: &Path, store: Uuid, is_read_only: bool) -> io::Result<Self> {
         let path = state.join("log");
         let is_new = !fs::exists(&path)?;
         let file = File::options()
             .read(true)
-            .write(true)
-            .create(true)
+            .write(!is_read_only)
+            .create(!is_read_only)
             .truncate(false)
             .open(&path)?;
         if is_new {

@@ -33,7 +33,8 @@ pub(crate) struct Store {
     dir: PathBuf,
     id: Uuid,
     found: Found,
-    _lock: File,
+    is_stand_in: bool,
+    _lock: Option<File>,
 }
 
 /// How the last user of the directory ended.
@@ -101,10 +102,42 @@ impl Store {
             dir: dir.to_owned(),
             id,
             found,
-            _lock: lock,
+            is_stand_in: false,
+            _lock: Some(lock),
         };
         store.make_room().during(doing)?;
         Ok(store)
+    }
+
+    /// Looks at the data directory `dir`, in which nothing is changed. What a start would change is changed in `stand_in`: a
+    /// directory with links to the files of `dir`, and copies of those that opening changes.
+    ///
+    /// It shares the lock with others who look, and with no server.
+    pub(crate) fn look(dir: &Path, stand_in: &Path) -> Result<Self, OpenError> {
+        let doing = || format!("opening data directory {}", dir.display());
+        let lock = match File::open(dir.join("lock")) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).during(doing),
+        };
+        match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(error).during(doing),
+        }
+        let id = read_format(dir)?.ok_or_else(|| OpenError::NoFormat(dir.to_owned()))?;
+        Ok(Self {
+            dir: stand_in.to_owned(),
+            id,
+            found: read_running(dir).during(doing)?,
+            is_stand_in: true,
+            _lock: lock,
+        })
+    }
+
+    /// Whether journals and state log are links to those of a directory that is only looked at.
+    pub(crate) fn is_stand_in(&self) -> bool {
+        self.is_stand_in
     }
 
     /// The store's id, which no other store has.
@@ -230,24 +263,30 @@ impl Store {
 }
 
 fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
+    if let Some(id) = read_format(dir)? {
+        return Ok(id);
+    }
+    if dir.join("journal").exists() || dir.join("segments").exists() {
+        return Err(OpenError::NoFormat(dir.to_owned()));
+    }
+    let id = Uuid::new_v4();
+    write_whole(dir, "format", format!("{FORMAT}\n{id}\n").as_bytes())
+        .during(|| format!("writing {}", dir.join("format").display()))?;
+    Ok(id)
+}
+
+/// The store's id; none if the file is not there.
+fn read_format(dir: &Path) -> Result<Option<Uuid>, OpenError> {
     let path = dir.join("format");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if dir.join("journal").exists() || dir.join("segments").exists() {
-                return Err(OpenError::NoFormat(dir.to_owned()));
-            }
-            let id = Uuid::new_v4();
-            write_whole(dir, "format", format!("{FORMAT}\n{id}\n").as_bytes())
-                .during(|| format!("writing {}", path.display()))?;
-            return Ok(id);
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).during(|| format!("reading {}", path.display())),
     };
     let mut lines = text.lines();
     let format = lines.next().unwrap_or_default();
     match lines.next().and_then(|id| Uuid::parse_str(id).ok()) {
-        Some(id) if format == FORMAT => Ok(id),
+        Some(id) if format == FORMAT => Ok(Some(id)),
         _ => Err(OpenError::Format {
             dir: dir.to_owned(),
             found: format.to_owned(),

@@ -117,8 +117,8 @@ pub struct RecoveryReport {
     pub batches: u64,
     /// Bytes of torn tails that were cut.
     pub cut_bytes: u64,
-    /// What was set aside in the quarantine directory, one line each.
-    pub quarantined: Vec<String>,
+    /// What was found damaged, and where a copy of it is, one line each.
+    pub damage: Vec<String>,
     /// The catalogue was made again from the other files.
     pub catalogue_rebuilt: bool,
     /// The last end was not orderly.
@@ -156,8 +156,8 @@ impl fmt::Display for RecoveryReport {
                 "\nthe catalogue was made again from segments, state log and journals"
             )?;
         }
-        for line in &self.quarantined {
-            write!(f, "\nset aside: {line}")?;
+        for line in &self.damage {
+            write!(f, "\ndamage: {line}")?;
         }
         Ok(())
     }

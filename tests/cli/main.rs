@@ -15,6 +15,7 @@ mod refusals;
 mod serving;
 mod subscribing;
 mod subscriptions;
+mod verifying;
 
 use std::{
     env,

@@ -2,7 +2,7 @@
 
 use crate::{infotainer, printed, sentence};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "serve",
     "pub",
     "sub",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 13] = [
     "delete",
     "redrive",
     "bench",
+    "verify",
     "completions",
     "man",
 ];

@@ -39,6 +39,8 @@ pub(crate) struct JournalFile {
     path: PathBuf,
     file: File,
     capacity: AtomicU64,
+    /// What a start would write to it is not written.
+    is_read_only: bool,
     #[cfg(test)]
     durable: Durable,
 }
@@ -67,6 +69,7 @@ impl JournalFile {
                 path,
                 file,
                 capacity: capacity.into(),
+                is_read_only: false,
                 #[cfg(test)]
                 durable: Durable::default(),
             }),
@@ -77,21 +80,25 @@ impl JournalFile {
         }
     }
 
-    fn open(path: PathBuf, number: u64) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(&path)?;
+    fn open(path: PathBuf, number: u64, is_read_only: bool) -> io::Result<Self> {
+        let mut options = File::options();
+        let file = options.read(true).write(!is_read_only).open(&path)?;
         let capacity = file.metadata()?.len();
         Ok(Self {
             number,
             path,
             file,
             capacity: capacity.into(),
+            is_read_only,
             #[cfg(test)]
             durable: Durable::found(capacity),
         })
     }
 
     /// Every journal file of the directory, by number. What was not finished is removed.
-    pub(crate) fn open_all(dir: &Path) -> io::Result<Vec<Self>> {
+    ///
+    /// Of those opened `read_only`, what should be written is not.
+    pub(crate) fn open_all(dir: &Path, read_only: bool) -> io::Result<Vec<Self>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -100,7 +107,7 @@ impl JournalFile {
                 continue;
             };
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("journal") => files.push(Self::open(path, number)?),
+                Some("journal") => files.push(Self::open(path, number, read_only)?),
                 Some("tmp") => fs::remove_file(path)?,
                 _ => {}
             }
@@ -172,6 +179,9 @@ impl JournalFile {
     }
 
     fn sync_by(&self, handle: &File) -> io::Result<()> {
+        if self.is_read_only {
+            return Ok(());
+        }
         #[cfg(test)]
         let written = self.durable.written();
         handle.sync_data()?;
@@ -182,6 +192,9 @@ impl JournalFile {
 
     /// Overwrites a range with zeros, synced.
     pub(crate) fn erase(&self, range: Range<usize>) -> io::Result<()> {
+        if self.is_read_only {
+            return Ok(());
+        }
         self.write_at(&vec![0; range.len()], range.start as u64)?;
         self.sync()
     }

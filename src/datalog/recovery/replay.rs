@@ -205,7 +205,7 @@ impl<'a> Replay<'a> {
 
     pub(super) fn damage(&mut self, what: &str) {
         log::error!("{what}");
-        self.report.quarantined.push(what.to_owned());
+        self.report.damage.push(what.to_owned());
         self.hole = Some(HashSet::new());
     }
 

@@ -41,7 +41,7 @@ pub(super) fn open(
     replay: &mut Replay<'_>,
 ) -> Result<(Holdings, StateMap), OpenError> {
     let opening_state_log = || "opening the state log".to_owned();
-    let mut state_log = StateLog::open(&store.state_dir(), store.id()).during(opening_state_log)?;
+    let mut state_log = open_state_log(store).during(opening_state_log)?;
     set_torn_aside(store, &state_log, replay).during(opening_state_log)?;
     let found = segment_files(store).during(|| "listing the segments".into())?;
 
@@ -64,8 +64,8 @@ pub(super) fn open(
             let aside = Catalogue::set_aside(&dir, &quarantine)
                 .during(|| format!("setting {} aside", dir.display()))?;
             log::error!("{error}; it is made again, and kept as {}", aside.display());
-            let note = format!("{}: {error}", aside.display());
-            replay.report.quarantined.push(note);
+            let note = format!("{error}; it is kept as {}", aside.display());
+            replay.report.damage.push(note);
             let (catalogue, _) = open_catalogue(store, options).map_err(unopened)?;
             rebuild(store, &catalogue, &state_log, &found, journals, replay)?;
             let state = catalogue.load().map_err(unopened)?;
@@ -76,7 +76,9 @@ pub(super) fn open(
     let meta = state
         .meta
         .expect("invariant: a catalogue is committed when it is made");
-    bring_up(&mut state_log, &catalogue, meta);
+    if !store.is_stand_in() {
+        bring_up(&mut state_log, &catalogue, meta);
+    }
     if state.logs.len() + state.state.len() > MANY {
         catalogue.shed().map_err(unopened)?;
     }
@@ -91,8 +93,8 @@ pub(super) fn open(
             Ok(file) => replay.index.add_segment(file),
             Err(error) => {
                 log::error!("segment {} can't be read: {error}", id.file_name());
-                let note = format!("nothing: segment {} can't be read: {error}", id.file_name());
-                replay.report.quarantined.push(note);
+                let note = format!("segment {} can't be read: {error}", id.file_name());
+                replay.report.damage.push(note);
                 unmergeable.insert(id);
             }
         }
@@ -100,7 +102,7 @@ pub(super) fn open(
     let dead = replay.index.add_runs(&state.runs);
     replay.dead.extend(dead);
     let told = meta.sealed_through + 1..=state_log.generation();
-    remove_leftovers(store, &found, &state.segments, &told)
+    remove_leftovers(store, &found, &state.segments, &told, replay)
         .during(|| "removing old segments".into())?;
     let newest = found.last().map_or(0, |id| id.0);
     let segments: BTreeMap<_, _> = state
@@ -143,6 +145,14 @@ fn open_catalogue(
         catalogue.verify_ids()?;
     }
     Ok((catalogue, state))
+}
+
+fn open_state_log(store: &Store) -> io::Result<StateLog> {
+    if store.is_stand_in() {
+        StateLog::look(&store.state_dir(), store.id())
+    } else {
+        StateLog::open(&store.state_dir(), store.id())
+    }
 }
 
 fn set_torn_aside(store: &Store, state_log: &StateLog, replay: &mut Replay<'_>) -> io::Result<()> {
@@ -195,6 +205,7 @@ fn remove_leftovers(
     found: &[SegmentId],
     listed: &[SegmentEntry],
     told: &RangeInclusive<u64>,
+    replay: &mut Replay<'_>,
 ) -> io::Result<()> {
     let listed: HashSet<_> = listed.iter().map(|entry| entry.header.id).collect();
     for &id in found.iter().filter(|id| !listed.contains(id)) {
@@ -209,7 +220,10 @@ fn remove_leftovers(
             Ok(_) => fs::remove_file(&path)?,
             Err(damaged) => {
                 let aside = store.quarantine(&path)?;
-                log::error!("{damaged}; it is kept as {}", aside.display());
+                // It may be of no use any more: nobody's end is taken for lost.
+                let note = format!("{damaged}; it is kept as {}", aside.display());
+                log::error!("{note}");
+                replay.report.damage.push(note);
             }
         }
     }
@@ -345,10 +359,8 @@ fn put_ids(
             }
             Err(damaged) => {
                 log::error!("{damaged}: ids that clients supplied are lost");
-                replay
-                    .report
-                    .quarantined
-                    .push(format!("nothing: {damaged}"));
+                let note = format!("{damaged}: ids that clients supplied are lost");
+                replay.report.damage.push(note);
             }
         }
     }

@@ -50,6 +50,11 @@ impl Block {
     pub(crate) fn count(&self) -> u64 {
         self.last.0 - self.first.0 + 1
     }
+
+    /// Bytes that its ids take in the file, behind its frames.
+    pub(crate) fn ids_len(&self) -> u64 {
+        self.count() * ID_ENTRY_LEN as u64
+    }
 }
 
 /// Where the blocks of a run are. Never empty.
@@ -235,7 +240,7 @@ impl SegmentFile {
     /// # Errors
     /// If the block's id table is damaged; its frames may still be readable.
     pub(crate) fn read_ids(&self, block: &Block) -> Result<Vec<IdEntry>, Damaged> {
-        let len = block.count() * ID_ENTRY_LEN as u64;
+        let len = block.ids_len();
         let bytes = self.read_checked(
             block.offset + u64::from(block.len),
             len,

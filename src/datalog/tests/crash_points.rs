@@ -53,7 +53,7 @@ fn check(dir: &Path, options: impl Fn(&Path) -> Options, case: &str) {
         let is_rebuilt = recovered.report.catalogue_rebuilt;
         assert_eq!(is_rebuilt, is_gone && start == 0, "{case}");
         assert_eq!(recovered.uncertain, [], "{case}");
-        assert_eq!(recovered.report.quarantined, [""; 0], "{case}");
+        assert_eq!(recovered.report.damage, [""; 0], "{case}");
         let last = (*b"last".as_slice()).into();
         assert_eq!(
             recovered.state,

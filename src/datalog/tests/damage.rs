@@ -5,11 +5,11 @@ use std::{fs, path::PathBuf};
 use super::*;
 use crate::protocol::GapCause;
 
-const ONE: LogNumber = LogNumber(1);
-const TWO: LogNumber = LogNumber(2);
+pub(super) const ONE: LogNumber = LogNumber(1);
+pub(super) const TWO: LogNumber = LogNumber(2);
 
 /// Batches of 10 publications of the log, each synced.
-fn append(log: &mut DataLog, number: LogNumber, first: u64, last: u64) {
+pub(super) fn append(log: &mut DataLog, number: LogNumber, first: u64, last: u64) {
     for from in (first..=last).step_by(10) {
         log.write(&[chunk(number, from, (from + 9).min(last))])
             .unwrap();
@@ -17,7 +17,7 @@ fn append(log: &mut DataLog, number: LogNumber, first: u64, last: u64) {
     }
 }
 
-fn files(dir: &Path, sub: &str) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path, sub: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir.join(sub)).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -25,7 +25,7 @@ fn files(dir: &Path, sub: &str) -> Vec<PathBuf> {
 }
 
 /// The journal that holds the publication, and how long it is.
-fn journal_of(dir: &Path, number: LogNumber, sequence: u64) -> (PathBuf, usize) {
+pub(super) fn journal_of(dir: &Path, number: LogNumber, sequence: u64) -> (PathBuf, usize) {
     let frames = match chunk(number, sequence, sequence) {
         Record::Publications(chunk) => chunk.frames,
         _ => unreachable!(),
@@ -40,7 +40,7 @@ fn journal_of(dir: &Path, number: LogNumber, sequence: u64) -> (PathBuf, usize) 
     panic!("no journal has log {}", number.0);
 }
 
-fn flip(path: &Path, at: usize) {
+pub(super) fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 0x5a;
     fs::write(path, bytes).unwrap();
@@ -49,7 +49,7 @@ fn flip(path: &Path, at: usize) {
 /// Everything that the log had is read right, or told to be missing; how many are missing.
 fn check_told(log: &DataLog, recovered: &Recovered, number: LogNumber, had: u64) -> u64 {
     let Some(extent) = recovered.logs.get(&number) else {
-        assert!(!recovered.report.quarantined.is_empty());
+        assert!(!recovered.report.damage.is_empty());
         return had;
     };
     let last = extent.last.0;
@@ -212,7 +212,7 @@ fn damaged_batch_is_a_hole_and_logs_not_written_behind_it_are_uncertain() {
     flip(&path, (before + after) / 2);
     let (mut log, recovered) = open(dir.path());
     assert_eq!(recovered.uncertain, vec![ONE]);
-    assert_eq!(recovered.report.quarantined.len(), 1);
+    assert_eq!(recovered.report.damage.len(), 1);
     assert_eq!(check_told(&log, &recovered, ONE, 30), 0);
     assert_eq!(check_told(&log, &recovered, TWO, 60), 10);
     log.write(&[put("epoch", "new")]).unwrap();
@@ -259,7 +259,7 @@ fn end_of_a_journal_that_was_whole_when_closed_is_never_torn() {
 }
 
 /// Three segments, with a journal behind them.
-fn sealed(dir: &Path) -> DataLog {
+pub(super) fn sealed(dir: &Path) -> DataLog {
     let (mut log, _) = open(dir);
     log.write(&[
         Record::CreateLog(ONE),
@@ -324,11 +324,7 @@ fn byte_flipped_anywhere_is_never_taken_for_what_was_written() {
             check_told(&log, &recovered, TWO, 70);
             let state: Vec<_> = recovered.state.iter().map(|(key, _)| &key[..]).collect();
             if state != [b"a", b"b"] {
-                assert!(
-                    !recovered.report.quarantined.is_empty(),
-                    "{}",
-                    victim.display()
-                );
+                assert!(!recovered.report.damage.is_empty(), "{}", victim.display());
             }
             log.settle();
             log.close().unwrap();
@@ -336,7 +332,7 @@ fn byte_flipped_anywhere_is_never_taken_for_what_was_written() {
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
@@ -369,7 +365,7 @@ fn segment_that_is_gone_is_a_hole() {
     drop(sealed(dir.path()));
     fs::remove_file(files(dir.path(), "segments").swap_remove(1)).unwrap();
     let (mut log, recovered) = open(dir.path());
-    assert!(!recovered.report.quarantined.is_empty());
+    assert!(!recovered.report.damage.is_empty());
     assert_eq!(check_told(&log, &recovered, ONE, 100), 30);
     assert_eq!(check_told(&log, &recovered, TWO, 70), 20);
     log.settle();

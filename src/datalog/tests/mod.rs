@@ -7,6 +7,7 @@ mod full_disk;
 mod measure;
 mod model;
 mod outdated;
+mod verify;
 
 use std::path::Path;
 

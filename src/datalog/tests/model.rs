@@ -156,7 +156,7 @@ impl Model {
         assert_eq!(recovered.logs.len(), self.logs.len());
         assert_eq!(recovered.uncertain, vec![]);
         assert_eq!(recovered.next_log, self.next_log.max(1));
-        assert_eq!(recovered.report.quarantined, Vec::<String>::new());
+        assert_eq!(recovered.report.damage, Vec::<String>::new());
         for (&number, &(first, last)) in &self.logs {
             let log = LogNumber(number);
             let kept = first..=last;
