@@ -20,10 +20,6 @@ use crate::{
 /// So many malformed messages in a row end a connection (protocol, section 1).
 const MAX_MALFORMED: u32 = 16;
 
-/// What a command whose answer may be long (up to 4 MiB) counts for in its connection's credit: so two of them are under way at a time, and
-/// no more of their answers wait for a client that does not read.
-const LONG_ANSWER: u32 = 512 << 10;
-
 /// The conversation of a client with the server.
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
@@ -44,7 +40,9 @@ impl Conversation for Commands {
                 let credit = match request.command {
                     ClientCommand::GetLogIndex(_)
                     | ClientCommand::GetLogEntries(_)
-                    | ClientCommand::ListSubscriptions(_) => credit.max(LONG_ANSWER),
+                    | ClientCommand::ListSubscriptions(_) => {
+                        credit.max(connection.credit().of_long_answer())
+                    }
                     _ => credit,
                 };
                 let request = Incoming::Request { request, credit };

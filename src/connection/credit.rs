@@ -47,6 +47,12 @@ impl Credit {
         may
     }
 
+    /// What a command whose answer may be long (up to 4 MiB) counts for, however short it is: so two of them are under way at a time, and no
+    /// more of their answers wait for a client that does not read.
+    pub(crate) fn of_long_answer(&self) -> u32 {
+        u32::try_from(self.max_bytes / 2).unwrap_or(u32::MAX)
+    }
+
     /// A message of `bytes` bytes is forwarded.
     pub(crate) fn take(&self, bytes: u32) {
         self.commands.set(self.commands.get() + 1);
@@ -93,6 +99,18 @@ mod tests {
         assert!(!credit.may_take());
         assert!(!credit.give_back(credited(1, 99)));
         assert!(credit.give_back(credited(1, 500)));
+    }
+
+    #[test]
+    fn two_commands_with_long_answers_use_up_the_bytes_however_many_there_are() {
+        for max_bytes in [1 << 20, 16 << 20] {
+            let credit = Credit::new(max_bytes);
+            for _ in 0..2 {
+                assert!(credit.may_take());
+                credit.take(credit.of_long_answer());
+            }
+            assert!(!credit.may_take());
+        }
     }
 
     #[test]
