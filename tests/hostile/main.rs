@@ -19,4 +19,5 @@ mod support;
 mod allocated;
 mod cbor;
 mod mutation;
+mod peers;
 mod wrong_types;

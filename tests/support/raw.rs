@@ -218,6 +218,25 @@ impl Raw {
             .unwrap_or(0)
     }
 
+    /// Takes at most `limit` bytes as they come; none at the end.
+    pub async fn take(&mut self, limit: usize) -> Vec<u8> {
+        let mut buffer = vec![0; limit];
+        let len = within("bytes", self.stream.read(&mut buffer)).await;
+        buffer.truncate(len.unwrap_or(0));
+        buffer
+    }
+
+    /// Lets what was taken be read again, in front of what comes.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        let behind = std::mem::replace(&mut self.unread, bytes);
+        self.unread.extend(behind);
+    }
+
+    /// Ends this half of the connection: nothing more is written.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// The next frame; `None` at the end of the connection, however it came.
     pub async fn read(&mut self) -> Option<Frame> {
         loop {
