@@ -17,6 +17,8 @@ pub struct MemoryLog {
     removed: Sequence,
     payload_bytes: u64,
     frame_bytes: u64,
+    /// Bytes of frames ever added.
+    added_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct Entry {
     time: Timestamp,
     data_len: u32,
     frame: Bytes,
+    /// Bytes of frames ever added, with this one.
+    added_bytes: u64,
 }
 
 impl MemoryLog {
@@ -39,11 +43,13 @@ impl MemoryLog {
         if !id.is_made_for(time, sequence) {
             self.supplied.insert(id, sequence);
         }
+        self.added_bytes += publication.frame().len() as u64;
         let entry = Entry {
             id,
             time,
             data_len: publication.data().len() as u32,
             frame: Bytes::copy_from_slice(publication.frame()),
+            added_bytes: self.added_bytes,
         };
         self.payload_bytes += u64::from(entry.data_len);
         self.frame_bytes += entry.frame.len() as u64;
@@ -98,9 +104,14 @@ impl MemoryLog {
         })
     }
 
-    /// Bytes of frames kept.
-    pub fn frame_bytes(&self) -> u64 {
-        self.frame_bytes
+    /// Bytes of frames kept behind `through`.
+    pub fn frame_bytes_behind(&self, through: Sequence) -> u64 {
+        let place = through.0.checked_sub(self.removed.0 + 1);
+        match place.and_then(|place| self.entries.get(place as usize)) {
+            Some(entry) => self.added_bytes - entry.added_bytes,
+            None if place.is_some() => 0,
+            None => self.frame_bytes,
+        }
     }
 
     fn remove_oldest(&mut self) {

@@ -599,6 +599,39 @@ async fn what_is_not_settled_leaves_no_room_beyond_max_bytes() {
 }
 
 #[tokio::test]
+async fn a_memory_queue_that_is_not_worked_on_is_full_whatever_else_it_keeps() {
+    let server = TestServer::with(|config| config.memory_log = 64 << 10);
+    let kept = [
+        fields! {},
+        fields! { "max_publications": 1_000_000 },
+        fields! { "max_age": 3_600_000 },
+    ];
+    for (number, retention) in kept.into_iter().enumerate() {
+        let mut client = server.client().await;
+        let name = &format!("work{number}");
+        let settings = fields! { "durability": "Memory", "retention": retention };
+        create(&mut client, name, settings).await;
+        let submission =
+            || fields! { "subscription_id": name.as_str(), "submission": &[] as &[u8] };
+        let mut count = 0;
+        let full = loop {
+            let response = client.ask("SubmitPublication", submission()).await;
+            if response.name == "Error" {
+                break response;
+            }
+            count += 1;
+        };
+        assert_eq!(full.text("code"), "log-full");
+        assert!((300..1_500).contains(&count), "{count}");
+        // What is settled makes room, though it is kept.
+        work(&mut client, name, 10).await;
+        let ids = all_delivered(&mut client, 1..=10).await;
+        acknowledge(&mut client, name, ids).await;
+        client.call("SubmitPublication", submission()).await;
+    }
+}
+
+#[tokio::test]
 async fn deletion_with_leases_out_is_told_and_nothing_is_left() {
     let mut server = TestServer::start();
     let mut client = server.client().await;

@@ -118,17 +118,17 @@ impl Broker {
             return Ok(());
         };
         let is_full = if let Some(memory) = &mut subscription.memory {
-            let most = retention.max_bytes.unwrap_or(u64::MAX);
             let capacity = self.limits.memory_log.saturating_sub(size);
             let limits = Retention {
                 max_bytes: retention.max_bytes.map(|most| most.saturating_sub(size)),
                 ..retention
             };
             let cut = memory.retain(limits, capacity, self.now, removable);
-            let is_full = memory.payload_bytes() + size > most
-                || retention == Retention::default()
-                    && memory.frame_bytes() > capacity
-                    && memory.payload_bytes() > 0;
+            // What is not settled stays in memory whatever the other limits say.
+            let is_full = match retention.max_bytes {
+                Some(most) => memory.payload_bytes() + size > most,
+                None => memory.frame_bytes_behind(removable) > capacity,
+            };
             if let Some(cut) = cut {
                 subscription.cut(&cut);
             }
