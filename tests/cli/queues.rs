@@ -174,14 +174,14 @@ fn a_command_gets_each_publication_and_its_end_decides() {
 #[test]
 fn a_lease_is_kept_while_its_command_runs_and_commands_run_side_by_side() {
     let served = serve();
-    let create = ["create", "jobs", "--ack-timeout", "1500ms"];
+    let create = ["create", "jobs", "--ack-timeout", "2s"];
     assert_eq!(served.run(&create).status.code(), Some(0));
     served.publish_jobs("a\nb\n");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("go");
     // Both wait for the file, so both have to run before either ends.
     let script = format!(
-        "cat; echo \" $PUBLICATION_DELIVERY\"; while ! test -e '{}'; do sleep 0.05; done",
+        "echo \"$(cat) $PUBLICATION_DELIVERY\"; while ! test -e '{}'; do sleep 0.05; done",
         path.display()
     );
     let sub = [
