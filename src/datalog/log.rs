@@ -11,7 +11,7 @@ use super::{
     journal::JournalWriter,
     recovery,
     segment::RunDescriptor,
-    store::{During, Lost, Store, is_disk_full},
+    store::{During, Lost, Store, Synced, is_disk_full},
     units::Source,
 };
 use crate::protocol::{PublicationId, Sequence};
@@ -30,8 +30,12 @@ pub struct DataLog {
     dead: Vec<RunDescriptor>,
     /// Generation and number of the newest batch that a journal holds, as far as it may not be sealed.
     newest: (u64, u64),
-    /// Generation and batch that this run began with, while what the start found lost is not answered by a synced batch.
-    unsettled: Option<(u64, u64)>,
+    /// Generation and batch that this run began with.
+    began: (u64, u64),
+    /// What the start found lost, while no synced batch answers it.
+    lost: Lost,
+    /// What `running` says of the newest journal.
+    noted: Synced,
     failed: Option<Arc<str>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,7 +93,7 @@ impl DataLog {
             end: !recovered.uncertain.is_empty(),
         };
         store
-            .mark_running(next_generation, last_batch + 1, lost)
+            .mark_running((next_generation, last_batch + 1), lost, None)
             .during(|| "marking the data directory as in use".into())?;
         let index = source.index.clone();
         let journal = JournalWriter::new(store.id(), Arc::new(file), next_generation, last_batch);
@@ -113,7 +117,9 @@ impl DataLog {
             ids: Vec::new(),
             dead: Vec::new(),
             newest,
-            unsettled: (lost != Lost::default()).then_some((next_generation, last_batch + 1)),
+            began: (next_generation, last_batch + 1),
+            lost,
+            noted: Synced::default(),
             failed: None,
             thread: Some(thread),
         };
@@ -182,7 +188,7 @@ impl DataLog {
             return Err(self.fail(format!("syncing a journal: {error}")));
         }
         self.backlog.bury(std::mem::take(&mut self.dead));
-        self.settle_lost();
+        self.note_synced();
         Ok(())
     }
 
@@ -244,15 +250,29 @@ impl DataLog {
         Ok(())
     }
 
-    /// New epochs, where they are needed, are in the first batch: once it is synced, the next start need not ask for them.
-    fn settle_lost(&mut self) {
-        let journal = &self.journal;
-        if let Some((generation, batch)) = self
-            .unsettled
-            .take_if(|(_, batch)| journal.number() >= *batch)
-            && let Err(error) = self.store.mark_running(generation, batch, Lost::default())
-        {
-            log::warn!("the next start will take for lost what this one did: {error}");
+    /// Notes what of the current journal is synced, once for each, and that what was found lost is answered: new epochs, where
+    /// they are needed, are in the first batch. Without it, the next start judges less or asks again.
+    fn note_synced(&mut self) {
+        let (generation, number) = (self.journal.generation(), self.journal.number());
+        // Not while the last batch is in the journal before: that may be sealed, and this one be empty.
+        let is_new = self.newest.0 == generation && self.noted.generation != generation;
+        let is_answered = self.lost != Lost::default() && number >= self.began.1;
+        if !is_new && !is_answered {
+            return;
+        }
+        if is_new {
+            self.noted = Synced {
+                generation,
+                batch: number,
+                capacity: self.journal.file().capacity(),
+            };
+        }
+        if is_answered {
+            self.lost = Lost::default();
+        }
+        let synced = (self.noted != Synced::default()).then_some(self.noted);
+        if let Err(error) = self.store.mark_running(self.began, self.lost, synced) {
+            log::warn!("how far the log is synced could not be noted: {error}");
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    LogReader, OpenError, Options, ReadError, Recovered, StateMap,
+    LogReader, OpenError, Options, ReadError, Recovered, RecoveryReport, StateMap,
     background::Holdings,
     index::Index,
     journal::{JournalFile, Unsealed, newest_generation},
@@ -64,7 +64,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         options.events.clone(),
     ));
 
-    let (used, mut free) = by_generation(store, files, meta.sealed_through)?;
+    let (used, mut free) = by_generation(store, files, meta.sealed_through, &mut replay.report)?;
     let mut unsealed = Vec::new();
     for (_, file) in used {
         match replay.journal(file, meta.sealed_through)? {
@@ -72,11 +72,8 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
             Err(file) => free.push(file),
         }
     }
-    if let Some((generation, batch)) = store.found().ended
-        && generation > meta.sealed_through
-    {
-        replay.expect_end(generation, batch);
-    }
+    let found = store.found();
+    let is_end_known = replay.check_end(meta.sealed_through);
     let newest = (replay.last_generation, replay.last_batch);
     let next_generation = replay
         .last_generation
@@ -94,7 +91,6 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         ..
     } = replay;
 
-    let found = store.found();
     let hole = if found.lost_end {
         Some(HashSet::new())
     } else {
@@ -127,7 +123,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
             logs,
             next_log: next_log.max(meta.next_log),
             uncertain,
-            unclean_boot: found.unclean_boot,
+            unclean_boot: found.unclean_boot || !is_end_known,
             report,
         },
         holdings,
@@ -178,16 +174,50 @@ fn by_generation(
     store: &Store,
     files: Vec<JournalFile>,
     sealed_through: u64,
+    report: &mut RecoveryReport,
 ) -> Result<(Used, Vec<JournalFile>), OpenError> {
     let (mut used, mut free) = (Vec::new(), Vec::new());
     for file in files {
         match generation_of(store, &file, sealed_through)? {
             Some(generation) => used.push((generation, file)),
-            None => free.push(file),
+            None => {
+                set_unreadable_aside(store, &file, report)?;
+                free.push(file);
+            }
         }
     }
     used.sort_by_key(|(generation, _)| *generation);
     Ok((used, free))
+}
+
+/// A free journal begins with zeros or a batch that is sealed. What is neither may have been a batch that is not: a copy is kept,
+/// since the file will be used again.
+fn set_unreadable_aside(
+    store: &Store,
+    file: &JournalFile,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let path = file.path().display();
+    if !file
+        .begins_unreadably(store.id())
+        .during(|| format!("reading {path}"))?
+    {
+        return Ok(());
+    }
+    let bytes = read(file)?;
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |at| at + 1);
+    let crc = crc32c::crc32c(&bytes);
+    let name = format!("journal-file-{}-{crc:08x}-unreadable", file.number());
+    store
+        .quarantine_bytes(&name, &bytes[..end])
+        .during(|| format!("copying {path} to quarantine/{name}"))?;
+    log::warn!("{path} begins with no batch, copied to quarantine/{name}");
+    report.cut_bytes += end as u64;
+    // It is not found again.
+    file.erase(0..end).during(|| format!("cutting {path}"))
 }
 
 /// The generation of a journal that is not sealed. Most tell by their first batch.

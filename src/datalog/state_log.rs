@@ -115,6 +115,11 @@ impl StateLog {
         self.end.generation
     }
 
+    /// Whether a part of it was found damaged, with something whole behind.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
     /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -288,7 +293,7 @@ impl StateLog {
         true
     }
 
-    fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, range.start)?;

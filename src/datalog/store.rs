@@ -4,8 +4,9 @@
 //! `quarantine`. Does not own what is in the other directories.
 //!
 //! `running` is there while the data log is open; found at a start, it means that the last end was not orderly. It says in
-//! which boot that was, since only the end of a boot can take what was written and not synced. `ended` is of the last orderly
-//! end, and says what the journals held then: what lacks of it now is damage.
+//! which boot that was, since only the end of a boot can take what was written and not synced, and how far the newest journal
+//! was synced at least. `ended` is of the last orderly end, and says what the journals held then: what lacks of it now is damage.
+//! `format` has the store's id, without which no journal can be read. Each ends with a checksum.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -52,6 +53,20 @@ pub(crate) struct Found {
     pub(crate) batch: u64,
     /// Of an orderly end: generation and number of the last batch, as far as it may not be sealed.
     pub(crate) ended: Option<(u64, u64)>,
+    /// The newest journal of which anything was synced.
+    pub(crate) synced: Option<Synced>,
+    /// The file that says so was there, and could not be read.
+    pub(crate) damaged: Option<&'static str>,
+}
+
+/// What is known to be in a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Synced {
+    pub(crate) generation: u64,
+    /// The first batch that was synced.
+    pub(crate) batch: u64,
+    /// Bytes of the file.
+    pub(crate) capacity: u64,
 }
 
 /// What a start found lost. Until something is done about it, the next start has to find it lost too.
@@ -173,21 +188,33 @@ impl Store {
         self.dir.join("quarantine")
     }
 
-    /// Notes that the directory is in use in this boot, with journal generations from `generation` and batches from `batch` on.
-    pub(crate) fn mark_running(&self, generation: u64, batch: u64, lost: Lost) -> io::Result<()> {
+    /// Notes that the directory is in use in this boot, with journal generations from `generation` and batches from `batch` on, and
+    /// what of that is known to be synced.
+    pub(crate) fn mark_running(
+        &self,
+        (generation, batch): (u64, u64),
+        lost: Lost,
+        synced: Option<Synced>,
+    ) -> io::Result<()> {
         let boot = if lost.boot {
             LOST_BOOT.to_owned()
         } else {
             boot_id()
         };
         let end = if lost.end { LOST_END } else { "" };
-        let text = format!("{boot}\n{generation}\n{batch}\n{end}\n");
+        let mut rest = format!("{generation}\n{batch}\n{end}\n");
+        if let Some(synced) = synced {
+            let (generation, batch, capacity) = (synced.generation, synced.batch, synced.capacity);
+            rest += &format!("{generation}\n{batch}\n{capacity}\n");
+        }
+        // The boot needs no checksum: one that is not this boot is another.
+        let text = format!("{boot}\n{}", with_checksum(rest));
         write_whole(&self.dir, "running", text.as_bytes())
     }
 
     /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`.
     pub(crate) fn mark_clean(&self, (generation, batch): (u64, u64)) -> io::Result<()> {
-        let text = format!("{generation}\n{batch}\n");
+        let text = with_checksum(format!("{generation}\n{batch}\n"));
         write_whole(&self.dir, "ended", text.as_bytes())?;
         fs::remove_file(self.dir.join("running"))?;
         sync_dir(&self.dir)
@@ -200,6 +227,19 @@ impl Store {
             return Ok(());
         }
         write_whole(&dir, name, bytes)
+    }
+
+    /// Sets a copy of one of the small files aside, before it is written anew.
+    pub(crate) fn quarantine_copy(&self, name: &str) -> io::Result<()> {
+        match fs::read(self.dir.join(name)) {
+            Ok(bytes) => {
+                let crc = crc32c::crc32c(&bytes);
+                self.quarantine_bytes(&format!("{name}-{crc:08x}"), &bytes)
+            }
+            // A stand-in has none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves a file or directory aside, and says where it is now.
@@ -248,7 +288,7 @@ impl Store {
     /// Makes the reserve if it is not there.
     pub(crate) fn keep_reserve(&self) -> io::Result<()> {
         let reserve = self.dir.join("reserve");
-        if reserve.exists() {
+        if fs::metadata(&reserve).is_ok_and(|reserve| reserve.len() >= RESERVE) {
             return Ok(());
         }
         let partial = self.dir.join("reserve.tmp");
@@ -270,7 +310,8 @@ fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
         return Err(OpenError::NoFormat(dir.to_owned()));
     }
     let id = Uuid::new_v4();
-    write_whole(dir, "format", format!("{FORMAT}\n{id}\n").as_bytes())
+    let text = with_checksum(format!("{FORMAT}\n{id}\n"));
+    write_whole(dir, "format", text.as_bytes())
         .during(|| format!("writing {}", dir.join("format").display()))?;
     Ok(id)
 }
@@ -278,56 +319,103 @@ fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
 /// The store's id; none if the file is not there.
 fn read_format(dir: &Path) -> Result<Option<Uuid>, OpenError> {
     let path = dir.join("format");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).during(|| format!("reading {}", path.display())),
+    let Some(text) = read_text(&path).during(|| format!("reading {}", path.display()))? else {
+        return Ok(None);
     };
     let mut lines = text.lines();
     let format = lines.next().unwrap_or_default();
-    match lines.next().and_then(|id| Uuid::parse_str(id).ok()) {
-        Some(id) if format == FORMAT => Ok(Some(id)),
-        _ => Err(OpenError::Format {
+    if format != FORMAT {
+        return Err(OpenError::Format {
             dir: dir.to_owned(),
             found: format.to_owned(),
             known: FORMAT,
-        }),
+        });
+    }
+    let id = lines.next().and_then(|id| Uuid::parse_str(id).ok());
+    // The first servers wrote no checksum.
+    let is_whole = lines.next().is_none() || checked(&text).is_some();
+    match id.filter(|_| is_whole) {
+        Some(id) => Ok(Some(id)),
+        None => Err(OpenError::DamagedFormat(dir.to_owned())),
     }
 }
 
 fn read_running(dir: &Path) -> io::Result<Found> {
-    let text = match fs::read_to_string(dir.join("running")) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Found {
-                ended: read_ended(dir)?,
-                ..Found::default()
-            });
-        }
-        Err(error) => return Err(error),
+    let Some(text) = read_text(&dir.join("running"))? else {
+        return read_ended(dir);
     };
-    let mut lines = text.lines();
-    let unclean_boot = lines.next() != Some(boot_id().as_str());
+    let unknown = Found {
+        unclean: true,
+        unclean_boot: true,
+        damaged: Some("running"),
+        ..Found::default()
+    };
+    let Some((boot, rest)) = text.split_once('\n') else {
+        return Ok(unknown);
+    };
+    let Some(rest) = checked(rest) else {
+        return Ok(unknown);
+    };
+    let mut lines = rest.lines();
     let mut number = || lines.next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let (generation, batch) = (number(), number());
+    let lost_end = lines.next() == Some(LOST_END);
+    let numbers: Vec<_> = lines.map_while(|line| line.parse().ok()).collect();
+    let synced = match numbers[..] {
+        [generation, batch, capacity] => Some(Synced {
+            generation,
+            batch,
+            capacity,
+        }),
+        _ => None,
+    };
     Ok(Found {
         unclean: true,
-        unclean_boot,
-        lost_end: lines.next() == Some(LOST_END),
+        unclean_boot: boot != boot_id(),
+        lost_end,
         generation,
         batch,
-        ended: None,
+        synced,
+        ..Found::default()
     })
 }
 
-fn read_ended(dir: &Path) -> io::Result<Option<(u64, u64)>> {
-    let text = match fs::read_to_string(dir.join("ended")) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+fn read_ended(dir: &Path) -> io::Result<Found> {
+    let Some(text) = read_text(&dir.join("ended"))? else {
+        return Ok(Found::default());
     };
-    let mut numbers = text.lines().map_while(|line| line.parse().ok());
-    Ok(numbers.next().zip(numbers.next()))
+    let Some(rest) = checked(&text) else {
+        return Ok(Found {
+            damaged: Some("ended"),
+            ..Found::default()
+        });
+    };
+    let mut numbers = rest.lines().map_while(|line| line.parse().ok());
+    Ok(Found {
+        ended: numbers.next().zip(numbers.next()),
+        ..Found::default()
+    })
+}
+
+/// None: it is not there. What is no text becomes some that has a wrong checksum.
+fn read_text(path: &Path) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_checksum(text: String) -> String {
+    let crc = crc32c::crc32c(text.as_bytes());
+    format!("{text}{crc:08x}\n")
+}
+
+/// What is in front of the checksum, if that is right.
+fn checked(text: &str) -> Option<&str> {
+    let end = text.strip_suffix('\n')?.rfind('\n')? + 1;
+    let (rest, crc) = text.split_at(end);
+    (crc.trim_end() == format!("{:08x}", crc32c::crc32c(rest.as_bytes()))).then_some(rest)
 }
 
 /// Where the system does not tell, every end counts as one in another boot.
@@ -429,24 +517,75 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || Store::open(dir.path()).unwrap();
         assert_eq!(open().found(), Found::default());
-        open().mark_running(4, 9, Lost::default()).unwrap();
+        let synced = Some(Synced {
+            generation: 5,
+            batch: 11,
+            capacity: 1 << 20,
+        });
+        let (began, lost) = ((4, 9), Lost::default());
+        open().mark_running(began, lost, synced).unwrap();
         let unclean = Found {
             unclean: true,
             unclean_boot: false,
-            lost_end: false,
             generation: 4,
             batch: 9,
-            ended: None,
+            synced,
+            ..Found::default()
         };
         assert_eq!(open().found(), unclean);
-        fs::write(dir.path().join("running"), "another boot\n4\n9\n").unwrap();
-        assert!(open().found().unclean_boot);
+        let running = dir.path().join("running");
+        let text = fs::read_to_string(&running).unwrap();
+        let (_, rest) = text.split_once('\n').unwrap();
+        fs::write(&running, format!("another boot\n{rest}")).unwrap();
+        let unclean_boot = Found {
+            unclean_boot: true,
+            ..unclean
+        };
+        assert_eq!(open().found(), unclean_boot);
         open().mark_clean((5, 12)).unwrap();
         let clean = Found {
             ended: Some((5, 12)),
             ..Found::default()
         };
         assert_eq!(open().found(), clean);
+    }
+
+    #[test]
+    fn file_that_was_changed_anywhere_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let id = store.id();
+        store.mark_clean((5, 12)).unwrap_err();
+        let ended = dir.path().join("ended");
+        let whole = fs::read(&ended).unwrap();
+        drop(store);
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                fs::write(&ended, bytes).unwrap();
+                let found = Store::open(dir.path()).unwrap().found();
+                let is_told = found.damaged == Some("ended");
+                assert!(is_told || found.ended == Some((5, 12)), "{at}, {bit}");
+            }
+        }
+        let format = dir.path().join("format");
+        let whole = fs::read(&format).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&format, bytes).unwrap();
+            match Store::open(dir.path()) {
+                Ok(store) => assert_eq!(store.id(), id, "{at}"),
+                Err(error) => {
+                    let is_said = matches!(
+                        error,
+                        OpenError::Format { .. } | OpenError::DamagedFormat(_)
+                    );
+                    assert!(is_said, "{at}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -179,6 +179,9 @@ pub enum OpenError {
         /// What this version writes.
         known: &'static str,
     },
+    /// What says in which format it is, and whose data it is, is damaged.
+    #[error("the file format of data directory {0} is damaged, and has to be put back from a copy")]
+    DamagedFormat(PathBuf),
     /// It holds data, but nothing that says in which format.
     #[error("data directory {0} has data but no format file")]
     NoFormat(PathBuf),

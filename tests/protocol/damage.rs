@@ -214,3 +214,123 @@ async fn what_can_not_be_read_counts_as_settled_in_a_queue() {
     let meta = client.meta("orders").await;
     assert_eq!((meta.number("pending"), meta.number("in_flight")), (0, 0));
 }
+
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Deleted,
+    Emptied,
+    Garbled,
+}
+
+impl Damage {
+    fn inflict(self, file: &Path) {
+        match self {
+            // Some are made when there is time for it, and may not be there yet.
+            Self::Deleted => _ = fs::remove_file(file),
+            Self::Emptied => fs::write(file, "").unwrap(),
+            Self::Garbled => {
+                let mut bytes = fs::read(file).unwrap_or_default();
+                for byte in bytes.iter_mut().step_by(5) {
+                    *byte ^= 0xa5;
+                }
+                fs::write(file, bytes).unwrap();
+            }
+        }
+    }
+}
+
+/// Publishes to a Broadcast and a Queue, and starts again, so that what was published is in a segment.
+async fn sealed_of_both_kinds() -> Process {
+    let mut server = Process::start(&[]);
+    let mut client = server.client().await;
+    let fields = fields! { "subscription_id": "jobs", "kind": "Queue" };
+    client.call("CreateSubscription", fields).await;
+    client.publish_many("jobs", 10).await;
+    client.publish_many("orders", 10).await;
+    stop(&mut server, client).await;
+    server.start_again();
+    let segments = server.data_dir().join("segments");
+    eventually("a journal is sealed", async || !files(&segments).is_empty()).await;
+    server
+}
+
+#[tokio::test]
+async fn a_file_that_holds_no_publications_costs_none_whatever_becomes_of_it() {
+    let mut server = sealed_of_both_kinds().await;
+    let mut had = 10;
+    for file in [
+        "lock",
+        "running",
+        "ended",
+        "reserve",
+        "state/log",
+        "catalogue/db",
+        "catalogue/conf",
+    ] {
+        for damage in [Damage::Deleted, Damage::Emptied, Damage::Garbled] {
+            server.kill();
+            damage.inflict(&server.data_dir().join(file));
+            server.start_again();
+            let mut client = server.client().await;
+            let what = format!("{file} {damage:?}");
+            assert_eq!(client.log("orders").await.len(), had, "{what}");
+            let meta = client.meta("jobs").await;
+            assert_eq!(meta.number("pending"), had as u64, "{what}");
+            had += 1;
+            for name in ["orders", "jobs"] {
+                let answer = client.publish(name, b"x").await;
+                assert_eq!(answer.number("sequence"), had as u64, "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_is_gone_after_a_kill_is_a_new_epoch_for_both_kinds() {
+    for damage in [Damage::Deleted, Damage::Emptied, Damage::Garbled] {
+        let mut server = sealed_of_both_kinds().await;
+        let mut client = server.client().await;
+        let before = client.meta("orders").await.uuid("epoch");
+        for name in ["orders", "jobs"] {
+            client.publish(name, b"what is lost").await;
+        }
+        server.kill();
+        let journals = files(&server.data_dir().join("journal"));
+        let holds = |file: &&PathBuf| {
+            let bytes = fs::read(file).unwrap();
+            bytes.windows(12).any(|bytes| bytes == b"what is lost")
+        };
+        let journal = journals.iter().find(holds).expect("a journal that has it");
+        damage.inflict(journal);
+        server.start_again();
+        let mut client = server.client().await;
+        assert_ne!(
+            client.meta("orders").await.uuid("epoch"),
+            before,
+            "{damage:?}"
+        );
+        assert_eq!(client.log("orders").await.len(), 10);
+        assert_eq!(client.meta("jobs").await.number("pending"), 10);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_format_is_refused_with_a_sentence_and_everything_left_as_it_is() {
+    let mut server = sealed_of_both_kinds().await;
+    server.kill();
+    let format = server.data_dir().join("format");
+    let whole = fs::read(&format).unwrap();
+    let segments = files(&server.data_dir().join("segments"));
+    for at in (0..whole.len()).step_by(3) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&format, bytes).unwrap();
+        let (code, said) = Process::refused(&server.data_dir(), &[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("format"), "{said}");
+    }
+    assert_eq!(files(&server.data_dir().join("segments")), segments);
+    fs::write(&format, whole).unwrap();
+    server.start_again();
+    assert_eq!(server.client().await.log("orders").await.len(), 10);
+}

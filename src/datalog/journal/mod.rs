@@ -158,6 +158,13 @@ impl JournalFile {
         Ok(Batch::read(&bytes, store).map(|batch| batch.header))
     }
 
+    /// Whether something stands at its beginning that is no valid batch.
+    pub(crate) fn begins_unreadably(&self, store: Uuid) -> io::Result<bool> {
+        let mut head = vec![0; format::HEADER_LEN.min(self.capacity() as usize)];
+        self.read_at(&mut head, 0)?;
+        Ok(head.iter().any(|&byte| byte != 0) && self.first_batch(store)?.is_none())
+    }
+
     pub(crate) fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(bytes, offset)
     }

@@ -73,6 +73,7 @@ impl<'a> Replay<'a> {
             scan.torn.is_some() && (!found.unclean || generation < found.generation);
         let tail = format!("the end of {} is damaged", file.path().display());
         if scan.spans.is_empty() && is_cut {
+            // What lacks then is noticed at the end.
             if is_damaged_tail {
                 self.damage(&tail);
             }
@@ -97,7 +98,10 @@ impl<'a> Replay<'a> {
             }
             self.span(&bytes, generation, span);
         }
-        if is_damaged_tail {
+        let is_short = found
+            .synced
+            .is_some_and(|it| it.generation == generation && file.capacity() < it.capacity);
+        if is_damaged_tail || is_short {
             self.damage(&tail);
         }
         let end = match scan.spans.last() {
@@ -123,11 +127,48 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// After an orderly end it is known how far the journals went.
-    pub(super) fn expect_end(&mut self, generation: u64, batch: u64) {
+    /// Compares how far the journals go with what the last user of the directory left word of; whether there was such a word.
+    pub(super) fn check_end(&mut self, sealed_through: u64) -> bool {
+        let found = self.store.found();
+        let newest = (self.last_generation, self.last_batch);
+        if let Some(name) = found.damaged {
+            let kept = match self.store.quarantine_copy(name) {
+                Ok(()) => "a copy is in the quarantine".to_owned(),
+                Err(error) => format!("it could not be copied: {error}"),
+            };
+            self.note(&format!(
+                "the file {name} is damaged, so how the last end was is not known; {kept}"
+            ));
+            return false;
+        }
+        if let Some(synced) = found.synced
+            && synced.generation > sealed_through
+        {
+            self.expect_end(synced.generation, synced.batch, "was synced");
+        }
+        let Some((generation, batch)) = found.ended else {
+            let is_lost = !found.unclean && self.report.batches > 0;
+            if is_lost {
+                self.note("neither of the files running and ended is there: how the last end was is not known");
+            }
+            return !is_lost;
+        };
+        if newest.0 > generation {
+            self.note(
+                "the file running is not there: journals are newer than the last orderly end",
+            );
+            return false;
+        }
+        if generation > sealed_through {
+            self.expect_end(generation, batch, "was the last when they were closed");
+        }
+        true
+    }
+
+    fn expect_end(&mut self, generation: u64, batch: u64, why: &str) {
         if self.last_batch < batch {
             self.damage(&format!(
-                "the journals end with batch {}, and ended with {batch} when they were closed",
+                "the journals end with batch {}, and {batch} {why}",
                 self.last_batch
             ));
         }
@@ -203,9 +244,14 @@ impl<'a> Replay<'a> {
         })
     }
 
-    pub(super) fn damage(&mut self, what: &str) {
+    /// Tells of damage that takes nothing of a log's end.
+    pub(super) fn note(&mut self, what: &str) {
         log::error!("{what}");
         self.report.damage.push(what.to_owned());
+    }
+
+    pub(super) fn damage(&mut self, what: &str) {
+        self.note(what);
         self.hole = Some(HashSet::new());
     }
 

@@ -76,6 +76,7 @@ pub(super) fn open(
     let meta = state
         .meta
         .expect("invariant: a catalogue is committed when it is made");
+    tell_behind(store, &state_log, meta, replay).during(opening_state_log)?;
     if !store.is_stand_in() {
         bring_up(&mut state_log, &catalogue, meta);
     }
@@ -168,6 +169,34 @@ fn set_torn_aside(store: &Store, state_log: &StateLog, replay: &mut Replay<'_>) 
     store.quarantine_bytes(&name, &torn)
 }
 
+/// A state log that lost its end, or something in its midst, is written anew: what is there is kept.
+fn tell_behind(
+    store: &Store,
+    state_log: &StateLog,
+    meta: Meta,
+    replay: &mut Replay<'_>,
+) -> io::Result<()> {
+    let is_behind = state_log.generation() < meta.sealed_through;
+    if !is_behind && !state_log.is_damaged() {
+        return Ok(());
+    }
+    let name = format!("state-log-{}-damaged", meta.sealed_through);
+    match fs::hard_link(state_log.path(), store.quarantine_dir().join(&name)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let path = state_log.path().display();
+    let what = if is_behind {
+        "lacks its end"
+    } else {
+        "is damaged in its midst"
+    };
+    replay.note(&format!(
+        "{path} {what}, and is made again from the catalogue; it is kept as quarantine/{name}"
+    ));
+    Ok(())
+}
+
 /// Sees to it that the state log says what the catalogue says. Where it can't be written now, it will be another time.
 fn bring_up(state_log: &mut StateLog, catalogue: &Catalogue, meta: Meta) {
     let behind = state_log.generation() < meta.sealed_through;
@@ -247,7 +276,8 @@ fn rebuild(
         })
         .during(|| "reading the state log".into())?;
     state.is_partial = !replayed.damaged.is_empty();
-    tell_damaged(state_log, &replayed, replay);
+    tell_damaged(store, state_log, &replayed, replay)
+        .during(|| "copying what is damaged of the state log".into())?;
     let mut segments = Vec::new();
     for summary in whole_segments(store, found, replay)? {
         if !is_to_be_sealed_again(store, &summary, &replayed, journals)? {
@@ -280,14 +310,22 @@ fn rebuild(
     catalogue.commit(batch).map_err(unopened)
 }
 
-fn tell_damaged(state_log: &StateLog, replayed: &Replayed, replay: &mut Replay<'_>) {
+fn tell_damaged(
+    store: &Store,
+    state_log: &StateLog,
+    replayed: &Replayed,
+    replay: &mut Replay<'_>,
+) -> io::Result<()> {
     for range in &replayed.damaged {
-        let path = state_log.path().display();
+        let (path, bytes) = (state_log.path().display(), state_log.read(range.clone())?);
+        let name = format!("state-log-{}-{}-damaged", replayed.generation, range.start);
+        store.quarantine_bytes(&name, &bytes)?;
         replay.damage(&format!(
-            "{path} is damaged from {} to {}: changes of state are lost",
+            "{path} is damaged from {} to {}: changes of state are lost; a copy is quarantine/{name}",
             range.start, range.end
         ));
     }
+    Ok(())
 }
 
 /// Of the segments that can be read, those that no newer one replaces.

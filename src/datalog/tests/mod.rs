@@ -3,6 +3,7 @@
 mod basics;
 mod crash_points;
 mod damage;
+mod every_file;
 mod full_disk;
 mod measure;
 mod model;

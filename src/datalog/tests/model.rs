@@ -412,3 +412,16 @@ fn catalogue_that_is_lost_before_a_journal_is_sealed_again_takes_nothing_with_it
         ]);
     }
 }
+
+/// The batch that answered what the power cut took was noted as one of a journal that had none, and so as lost.
+#[test]
+fn journal_that_is_empty_when_the_one_before_is_sealed_lacks_no_end() {
+    run(&[
+        Operation::Write(vec![Change::Create]),
+        Operation::CutPower(1),
+        Operation::Write(vec![Change::Create, Change::Append { log: 0, count: 16 }]),
+        Operation::EndJournal,
+        Operation::Settle,
+        Operation::Crash,
+    ]);
+}
