@@ -8,6 +8,8 @@
 //! was synced at least. `ended` is of the last orderly end, and says what the journals held then: what lacks of it now is damage.
 //! `format` has the store's id, without which no journal can be read. Each ends with a checksum.
 
+mod notes;
+
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
@@ -17,16 +19,11 @@ use std::{
 use uuid::Uuid;
 
 use super::OpenError;
+pub(crate) use notes::{Found, Lost, Synced};
+use notes::{read_format, read_or_make_format, read_running};
 
-/// The first line of the file `format`.
-const FORMAT: &str = "infotainer data 1";
 /// Bytes of the file that is given up so that a start succeeds on a full disk.
 const RESERVE: u64 = 8 << 20;
-
-/// In the file `running`, in place of the boot.
-const LOST_BOOT: &str = "an earlier boot";
-/// In the file `running`, behind everything else.
-const LOST_END: &str = "damaged";
 
 /// An open data directory, locked until it is dropped.
 #[derive(Debug)]
@@ -36,46 +33,6 @@ pub(crate) struct Store {
     found: Found,
     is_stand_in: bool,
     _lock: Option<File>,
-}
-
-/// How the last user of the directory ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Found {
-    /// Not orderly.
-    pub(crate) unclean: bool,
-    /// Not orderly, and in another boot.
-    pub(crate) unclean_boot: bool,
-    /// What the start before found damaged, and nobody acted on: the ends of logs.
-    pub(crate) lost_end: bool,
-    /// Journal generations up to this one may have been used without a trace.
-    pub(crate) generation: u64,
-    /// The number of its first batch.
-    pub(crate) batch: u64,
-    /// Of an orderly end: generation and number of the last batch, as far as it may not be sealed.
-    pub(crate) ended: Option<(u64, u64)>,
-    /// The newest journal of which anything was synced.
-    pub(crate) synced: Option<Synced>,
-    /// The file that says so was there, and could not be read.
-    pub(crate) damaged: Option<&'static str>,
-}
-
-/// What is known to be in a journal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Synced {
-    pub(crate) generation: u64,
-    /// The first batch that was synced.
-    pub(crate) batch: u64,
-    /// Bytes of the file.
-    pub(crate) capacity: u64,
-}
-
-/// What a start found lost. Until something is done about it, the next start has to find it lost too.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Lost {
-    /// What was not synced, with the boot.
-    pub(crate) boot: bool,
-    /// The ends of logs, by damage.
-    pub(crate) end: bool,
 }
 
 /// Adds what was tried to an I/O error.
@@ -192,29 +149,17 @@ impl Store {
     /// what of that is known to be synced.
     pub(crate) fn mark_running(
         &self,
-        (generation, batch): (u64, u64),
+        began: (u64, u64),
         lost: Lost,
         synced: Option<Synced>,
     ) -> io::Result<()> {
-        let boot = if lost.boot {
-            LOST_BOOT.to_owned()
-        } else {
-            boot_id()
-        };
-        let end = if lost.end { LOST_END } else { "" };
-        let mut rest = format!("{generation}\n{batch}\n{end}\n");
-        if let Some(synced) = synced {
-            let (generation, batch, capacity) = (synced.generation, synced.batch, synced.capacity);
-            rest += &format!("{generation}\n{batch}\n{capacity}\n");
-        }
-        // The boot needs no checksum: one that is not this boot is another.
-        let text = format!("{boot}\n{}", with_checksum(rest));
+        let text = notes::running(began, lost, synced);
         write_whole(&self.dir, "running", text.as_bytes())
     }
 
     /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`.
     pub(crate) fn mark_clean(&self, (generation, batch): (u64, u64)) -> io::Result<()> {
-        let text = with_checksum(format!("{generation}\n{batch}\n"));
+        let text = notes::ended(generation, batch);
         write_whole(&self.dir, "ended", text.as_bytes())?;
         fs::remove_file(self.dir.join("running"))?;
         sync_dir(&self.dir)
@@ -299,130 +244,6 @@ impl Store {
             let _ = fs::remove_file(&partial); // it may not have been made
         }
         made
-    }
-}
-
-fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
-    if let Some(id) = read_format(dir)? {
-        return Ok(id);
-    }
-    if dir.join("journal").exists() || dir.join("segments").exists() {
-        return Err(OpenError::NoFormat(dir.to_owned()));
-    }
-    let id = Uuid::new_v4();
-    let text = with_checksum(format!("{FORMAT}\n{id}\n"));
-    write_whole(dir, "format", text.as_bytes())
-        .during(|| format!("writing {}", dir.join("format").display()))?;
-    Ok(id)
-}
-
-/// The store's id; none if the file is not there.
-fn read_format(dir: &Path) -> Result<Option<Uuid>, OpenError> {
-    let path = dir.join("format");
-    let Some(text) = read_text(&path).during(|| format!("reading {}", path.display()))? else {
-        return Ok(None);
-    };
-    let mut lines = text.lines();
-    let format = lines.next().unwrap_or_default();
-    if format != FORMAT {
-        return Err(OpenError::Format {
-            dir: dir.to_owned(),
-            found: format.to_owned(),
-            known: FORMAT,
-        });
-    }
-    let id = lines.next().and_then(|id| Uuid::parse_str(id).ok());
-    // The first servers wrote no checksum.
-    let is_whole = lines.next().is_none() || checked(&text).is_some();
-    match id.filter(|_| is_whole) {
-        Some(id) => Ok(Some(id)),
-        None => Err(OpenError::DamagedFormat(dir.to_owned())),
-    }
-}
-
-fn read_running(dir: &Path) -> io::Result<Found> {
-    let Some(text) = read_text(&dir.join("running"))? else {
-        return read_ended(dir);
-    };
-    let unknown = Found {
-        unclean: true,
-        unclean_boot: true,
-        damaged: Some("running"),
-        ..Found::default()
-    };
-    let Some((boot, rest)) = text.split_once('\n') else {
-        return Ok(unknown);
-    };
-    let Some(rest) = checked(rest) else {
-        return Ok(unknown);
-    };
-    let mut lines = rest.lines();
-    let mut number = || lines.next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let (generation, batch) = (number(), number());
-    let lost_end = lines.next() == Some(LOST_END);
-    let numbers: Vec<_> = lines.map_while(|line| line.parse().ok()).collect();
-    let synced = match numbers[..] {
-        [generation, batch, capacity] => Some(Synced {
-            generation,
-            batch,
-            capacity,
-        }),
-        _ => None,
-    };
-    Ok(Found {
-        unclean: true,
-        unclean_boot: boot != boot_id(),
-        lost_end,
-        generation,
-        batch,
-        synced,
-        ..Found::default()
-    })
-}
-
-fn read_ended(dir: &Path) -> io::Result<Found> {
-    let Some(text) = read_text(&dir.join("ended"))? else {
-        return Ok(Found::default());
-    };
-    let Some(rest) = checked(&text) else {
-        return Ok(Found {
-            damaged: Some("ended"),
-            ..Found::default()
-        });
-    };
-    let mut numbers = rest.lines().map_while(|line| line.parse().ok());
-    Ok(Found {
-        ended: numbers.next().zip(numbers.next()),
-        ..Found::default()
-    })
-}
-
-/// None: it is not there. What is no text becomes some that has a wrong checksum.
-fn read_text(path: &Path) -> io::Result<Option<String>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn with_checksum(text: String) -> String {
-    let crc = crc32c::crc32c(text.as_bytes());
-    format!("{text}{crc:08x}\n")
-}
-
-/// What is in front of the checksum, if that is right.
-fn checked(text: &str) -> Option<&str> {
-    let end = text.strip_suffix('\n')?.rfind('\n')? + 1;
-    let (rest, crc) = text.split_at(end);
-    (crc.trim_end() == format!("{:08x}", crc32c::crc32c(rest.as_bytes()))).then_some(rest)
-}
-
-/// Where the system does not tell, every end counts as one in another boot.
-fn boot_id() -> String {
-    match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-        Ok(id) => id.trim().to_owned(),
-        Err(_) => format!("unknown, {}", Uuid::new_v4()),
     }
 }
 
