@@ -45,10 +45,10 @@ export INFOTAINER_TEST_PYTHON="$python"
 command -v node >/dev/null || debian_packages nodejs
 command -v npm >/dev/null || debian_packages npm
 node --version
-chromium() { command -v chromium || command -v google-chrome; }
-chromium >/dev/null || debian_packages chromium
+browser() { command -v chromium || command -v google-chrome; }
+browser >/dev/null || debian_packages chromium
 # The tests in a page are left out without it; here they must run.
-CHROMIUM="$(chromium)"
+CHROMIUM="$(browser)"
 export CHROMIUM
 
 if [ -n "${CI:-}" ]; then
