@@ -127,22 +127,27 @@ pub struct RecoveryReport {
     pub duration: Duration,
 }
 
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} logs with {} publications and {} state entries opened in {} ms ({}, {} journal batches replayed)",
-            self.logs,
-            self.publications,
-            self.state_entries,
-            self.duration.as_millis(),
-            if self.unclean {
-                "after an unclean end"
-            } else {
-                "after an orderly end"
-            },
-            self.batches,
-        )?;
+        let (logs, millis) = (self.logs, self.duration.as_millis());
+        let found = logs + self.batches + self.state_entries;
+        if found == 0 && !self.unclean {
+            write!(f, "nothing, the data directory is empty ({millis} ms)")?;
+        } else {
+            write!(
+                f,
+                "{}, {} and {} opened in {millis} ms (after an {} end, {} replayed)",
+                counted(logs, "log", "logs"),
+                counted(self.publications, "publication", "publications"),
+                counted(self.state_entries, "state entry", "state entries"),
+                if self.unclean { "unclean" } else { "orderly" },
+                counted(self.batches, "journal batch", "journal batches"),
+            )?;
+        }
         if self.cut_bytes > 0 {
             write!(
                 f,

@@ -355,7 +355,6 @@ async fn extend_starts_the_ack_time_out_anew() {
             settle(&mut client, "Extend", "work", ids[..1].to_vec()).await,
             (1, vec![])
         );
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     delivered(&mut other, 2, 2).await;
     assert_eq!(

@@ -394,16 +394,6 @@ impl Progress {
             exceptions,
         })
     }
-
-    /// Bytes that the changes take, at most, once they are written down.
-    pub fn changed_len(&self) -> u64 {
-        const HEAD: u64 = 256;
-        const EACH: u64 = 384;
-        const EXCEPTION: u64 = 20;
-        let blocks = self.changed.len() as u64;
-        let exceptions = (self.exceptions.len() as u64).min(blocks * BLOCK);
-        HEAD + EACH * blocks + EXCEPTION * exceptions
-    }
 }
 
 /// A byte string, where serde would make an array of numbers.
