@@ -135,8 +135,11 @@ impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (logs, millis) = (self.logs, self.duration.as_millis());
         let found = logs + self.batches + self.state_entries;
-        if found == 0 && !self.unclean {
-            write!(f, "nothing, the data directory is empty ({millis} ms)")?;
+        if found == 0 && !self.unclean && self.damage.is_empty() {
+            write!(
+                f,
+                "nothing, the data directory holds nothing yet ({millis} ms)"
+            )?;
         } else {
             write!(
                 f,
