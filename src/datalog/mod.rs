@@ -19,6 +19,7 @@ mod background;
 mod backlog;
 mod catalogue;
 mod chunk;
+mod disk;
 mod index;
 mod journal;
 mod log;

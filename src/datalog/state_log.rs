@@ -7,16 +7,15 @@
 //! In a batch's header, the number counts the batches of the file, and `synced through` is the length that the file had when
 //! it was last written anew: it is again when it is over twice as long.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::Record;
 use super::catalogue::{Catalogue, CatalogueError};
+use super::disk::{self, File};
 use super::journal::format::{
     ALIGNMENT, Batch, BatchBuilder, BatchHeader, HEADER_LEN, RecordView, peek,
 };
@@ -80,22 +79,20 @@ impl StateLog {
 
     /// The same, to be read only, if there is one.
     pub(crate) fn look(state: &Path, store: Uuid) -> io::Result<Self> {
-        let is_there = fs::exists(state.join("log"))?;
+        let is_there = disk::exists(&state.join("log"))?;
         Self::open_as(state, store, is_there)
     }
 
     fn open_as(state: &Path, store: Uuid, is_read_only: bool) -> io::Result<Self> {
         let path = state.join("log");
-        let is_new = !fs::exists(&path)?;
-        let file = File::options()
-            .read(true)
-            .write(!is_read_only)
-            .create(!is_read_only)
-            .truncate(false)
-            .open(&path)?;
+        let is_new = !disk::exists(&path)?;
+        let file = match is_read_only {
+            true => File::open(&path)?,
+            false => File::open_or_create(&path)?,
+        };
         if is_new {
             file.sync_all()?;
-            File::open(state)?.sync_all()?;
+            disk::sync_dir(state)?;
         }
         let mut log = Self {
             path,
@@ -171,7 +168,7 @@ impl StateLog {
         &self,
         mut tell: impl FnMut(RecordView<'_>) -> Result<(), E>,
     ) -> Result<Replayed, E> {
-        let bytes = self.read(0..self.file.metadata()?.len())?;
+        let bytes = self.read(0..self.file.len()?)?;
         let mut found = Replayed::default();
         let (mut at, mut whole) = (0, 0);
         while at < bytes.len() {
@@ -209,12 +206,7 @@ impl StateLog {
     ) -> Result<(), RewriteError> {
         let path = self.path.with_extension("tmp");
         let mut anew = Rewriting {
-            file: File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&path)?,
+            file: File::create(&path)?,
             store: self.store,
             end: End {
                 generation: sealed_through,
@@ -225,9 +217,9 @@ impl StateLog {
         anew.builder.clear();
         catalogue.records(|record| anew.push(&record).map_err(RewriteError::Io))?;
         let (file, end) = anew.finish()?;
-        fs::rename(&path, &self.path)?;
+        disk::rename(&path, &self.path)?;
         if let Some(state) = self.path.parent() {
-            File::open(state)?.sync_all()?;
+            disk::sync_dir(state)?;
         }
         (self.file, self.end) = (file, end);
         (self.torn, self.is_damaged) = (None, false);
@@ -236,7 +228,7 @@ impl StateLog {
 
     /// Goes from header to header; of the bodies, only the last whole one's is read.
     fn find_end(&mut self) -> io::Result<()> {
-        let len = self.file.metadata()?.len();
+        let len = self.file.len()?;
         let mut begins = Vec::new();
         let mut offset = 0;
         let mut head = [0; HEADER_LEN];
@@ -329,7 +321,7 @@ impl Rewriting<'_> {
             synced_through,
         };
         let bytes = self.builder.finish(self.store, header);
-        self.file.write_all(bytes)?;
+        self.file.write_all_at(bytes, self.end.offset)?;
         self.end.offset += bytes.len() as u64;
         self.builder.clear();
         Ok(())
@@ -361,6 +353,8 @@ pub(super) fn state_record(record: RecordView<'_>) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::datalog::LogNumber;
     use crate::datalog::catalogue::{CatalogueBatch, LogEntry, Meta};

@@ -11,14 +11,17 @@
 mod notes;
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{self, Write},
+    fs::TryLockError,
+    io,
     path::{Path, PathBuf},
 };
 
 use uuid::Uuid;
 
-use super::OpenError;
+use super::{
+    OpenError,
+    disk::{self, File},
+};
 pub(crate) use notes::{Found, Lost, Synced};
 use notes::{read_format, read_or_make_format, read_running};
 
@@ -53,13 +56,8 @@ impl Store {
     /// Locks the directory, which is made if it does not exist, and checks its format.
     pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
         let doing = || format!("opening data directory {}", dir.display());
-        fs::create_dir_all(dir).during(doing)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("lock"))
-            .during(doing)?;
+        disk::create_dir_all(dir).during(doing)?;
+        let lock = File::open_or_create(&dir.join("lock")).during(doing)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
@@ -67,7 +65,7 @@ impl Store {
         }
         let id = read_or_make_format(dir)?;
         for sub in ["journal", "segments", "state", "quarantine"] {
-            fs::create_dir_all(dir.join(sub)).during(doing)?;
+            disk::create_dir_all(&dir.join(sub)).during(doing)?;
         }
         let found = read_running(dir).during(doing)?;
         let store = Self {
@@ -87,7 +85,7 @@ impl Store {
     /// It shares the lock with others who look, and with no server.
     pub(crate) fn look(dir: &Path, stand_in: &Path) -> Result<Self, OpenError> {
         let doing = || format!("opening data directory {}", dir.display());
-        let lock = match File::open(dir.join("lock")) {
+        let lock = match File::open(&dir.join("lock")) {
             Ok(lock) => Some(lock),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).during(doing),
@@ -153,7 +151,7 @@ impl Store {
         lost: Lost,
         synced: Option<Synced>,
     ) -> io::Result<()> {
-        let text = notes::running(began, lost, synced);
+        let text = notes::running(&self.dir, began, lost, synced);
         write_whole(&self.dir, "running", text.as_bytes())
     }
 
@@ -161,14 +159,14 @@ impl Store {
     pub(crate) fn mark_clean(&self, (generation, batch): (u64, u64)) -> io::Result<()> {
         let text = notes::ended(generation, batch);
         write_whole(&self.dir, "ended", text.as_bytes())?;
-        fs::remove_file(self.dir.join("running"))?;
-        sync_dir(&self.dir)
+        disk::remove(&self.dir.join("running"))?;
+        disk::sync_dir(&self.dir)
     }
 
     /// Sets a copy of `bytes` aside. The same name is written once only: a start that did not get further finds the same again.
     pub(crate) fn quarantine_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let dir = self.quarantine_dir();
-        if dir.join(name).exists() {
+        if disk::exists(&dir.join(name))? {
             return Ok(());
         }
         write_whole(&dir, name, bytes)
@@ -176,7 +174,7 @@ impl Store {
 
     /// Sets a copy of one of the small files aside, before it is written anew.
     pub(crate) fn quarantine_copy(&self, name: &str) -> io::Result<()> {
-        match fs::read(self.dir.join(name)) {
+        match disk::read(&self.dir.join(name)) {
             Ok(bytes) => {
                 let crc = crc32c::crc32c(&bytes);
                 self.quarantine_bytes(&format!("{name}-{crc:08x}"), &bytes)
@@ -191,17 +189,16 @@ impl Store {
     pub(crate) fn quarantine(&self, path: &Path) -> io::Result<PathBuf> {
         let dir = self.quarantine_dir();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let target = (0_u32..)
-            .map(|n| match n {
-                0 => dir.join(&*name),
-                n => dir.join(format!("{name}.{n}")),
-            })
-            .find(|target| !target.exists())
-            .expect("invariant: a directory holds fewer than 2^32 files");
-        fs::rename(path, &target)?;
-        sync_dir(&dir)?;
+        let mut target = dir.join(&*name);
+        let mut number = 0_u32;
+        while disk::exists(&target)? {
+            number += 1;
+            target = dir.join(format!("{name}.{number}"));
+        }
+        disk::rename(path, &target)?;
+        disk::sync_dir(&dir)?;
         if let Some(parent) = path.parent() {
-            sync_dir(parent)?;
+            disk::sync_dir(parent)?;
         }
         Ok(target)
     }
@@ -210,14 +207,14 @@ impl Store {
     fn make_room(&self) -> io::Result<()> {
         let (probe, reserve) = (self.dir.join("probe"), self.dir.join("reserve"));
         let tried = write_zeros(&probe, RESERVE / 8).map(drop);
-        let _ = fs::remove_file(&probe); // it may not have been made
+        let _ = disk::remove(&probe); // it may not have been made
         match tried {
             Err(error) if is_disk_full(&error) => {
-                if reserve.exists() {
+                if disk::exists(&reserve)? {
                     log::warn!(
                         "the disk is full: the reserve of {RESERVE} bytes is given up for this start"
                     );
-                    fs::remove_file(&reserve)?;
+                    disk::remove(&reserve)?;
                 }
                 Ok(())
             }
@@ -227,21 +224,21 @@ impl Store {
 
     /// Gives the reserve up: something that has to be done found the disk full.
     pub(crate) fn give_reserve_up(&self) {
-        let _ = fs::remove_file(self.dir.join("reserve")); // it may have been given up before
+        let _ = disk::remove(&self.dir.join("reserve")); // it may have been given up before
     }
 
     /// Makes the reserve if it is not there.
     pub(crate) fn keep_reserve(&self) -> io::Result<()> {
         let reserve = self.dir.join("reserve");
-        if fs::metadata(&reserve).is_ok_and(|reserve| reserve.len() >= RESERVE) {
+        if disk::len(&reserve).is_ok_and(|len| len >= RESERVE) {
             return Ok(());
         }
         let partial = self.dir.join("reserve.tmp");
         let made = write_zeros(&partial, RESERVE)
             .map(drop)
-            .and_then(|()| fs::rename(&partial, &reserve));
+            .and_then(|()| disk::rename(&partial, &reserve));
         if made.is_err() {
-            let _ = fs::remove_file(&partial); // it may not have been made
+            let _ = disk::remove(&partial); // it may not have been made
         }
         made
     }
@@ -250,18 +247,15 @@ impl Store {
 /// A file of `len` zeros, synced, whose name is not yet.
 pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
     const STEP: usize = 1 << 20;
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)?;
+    let file = File::create(path)?;
     let zeros = vec![0; STEP.min(usize::try_from(len).unwrap_or(STEP))];
-    let mut left = len;
-    while left > 0 {
-        let step = zeros.len().min(usize::try_from(left).unwrap_or(STEP));
-        file.write_all(&zeros[..step])?;
-        left -= step as u64;
+    let mut written = 0;
+    while written < len {
+        let step = zeros
+            .len()
+            .min(usize::try_from(len - written).unwrap_or(STEP));
+        file.write_all_at(&zeros[..step], written)?;
+        written += step as u64;
     }
     file.sync_all()?;
     Ok(file)
@@ -270,16 +264,11 @@ pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
 /// Writes a small file so that it is there whole or not at all.
 pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let partial = dir.join(format!("{name}.tmp"));
-    let mut file = File::create(&partial)?;
-    file.write_all(bytes)?;
+    let file = File::create(&partial)?;
+    file.write_all_at(bytes, 0)?;
     file.sync_all()?;
-    fs::rename(&partial, dir.join(name))?;
-    sync_dir(dir)
-}
-
-/// Makes names in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    disk::rename(&partial, &dir.join(name))?;
+    disk::sync_dir(dir)
 }
 
 /// Whether the error says that there is no room.
@@ -292,6 +281,8 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashSet,
-    fs,
     path::Path,
     sync::{
         Arc,
@@ -19,6 +18,7 @@ use crate::{
     datalog::{
         LogNumber,
         catalogue::{CatalogueBatch, SegmentEntry},
+        disk,
         index::Index,
         merge::{self, Candidate, MergeError, Merged},
         segment::{RunDescriptor, SegmentError, SegmentFile, SegmentId},
@@ -253,7 +253,7 @@ impl Worker {
     fn let_go(&self, path: &Path, set_aside: bool) {
         let gone = match set_aside {
             true => self.store.quarantine(path).map(drop),
-            false => fs::remove_file(path),
+            false => disk::remove(path),
         };
         if let Err(error) = gone {
             log::warn!("{} is left behind: {error}", path.display());
@@ -271,7 +271,7 @@ impl Worker {
         })) = merging.thread.join()
         {
             let path = merging.output.path(&self.store.segment_dir());
-            if let Err(error) = fs::remove_file(&path) {
+            if let Err(error) = disk::remove(&path) {
                 log::warn!("{} is left behind: {error}", path.display());
             }
         }

@@ -2,8 +2,7 @@
 //!
 //! Owns which of these it is in, and the file beside the directory that tells the next start about it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +11,8 @@ use parking_lot::RwLock;
 
 use super::CatalogueError;
 use super::guard::guarded;
-use crate::datalog::store::is_disk_full;
+use crate::datalog::disk::{self, File};
+use crate::datalog::store::{is_disk_full, write_zeros};
 
 /// Unfinished openings after which the directory is held to be what ends the process (sled may ask for more memory than
 /// there is when it reads a wrong length).
@@ -22,7 +22,7 @@ pub(super) const OPENINGS: u64 = 3;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Room on the disk that opening takes, and some more.
-const OPENING_ROOM: usize = 2 << 20;
+const OPENING_ROOM: u64 = 2 << 20;
 
 #[derive(Debug)]
 pub(super) struct Database {
@@ -41,7 +41,7 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn open(dir: &Path, cache: u64) -> Result<Self, CatalogueError> {
         let suspicion = suspicion_path(dir);
-        let openings = fs::metadata(&suspicion).map_or(0, |metadata| metadata.len());
+        let openings = disk::len(&suspicion).unwrap_or(0);
         if openings >= OPENINGS {
             return Err(CatalogueError::Damaged(
                 "it was not opened, or not used, without a failure".into(),
@@ -52,16 +52,13 @@ impl Database {
         let opened = open(dir, cache);
         if let Err(CatalogueError::Io(_)) = &opened {
             // It was an end: only openings that took the process with them count.
-            let _ = OpenOptions::new()
-                .write(true)
-                .open(&suspicion)
-                .and_then(|file| file.set_len(openings));
+            let _ = File::open_to_write(&suspicion).and_then(|file| file.set_len(openings));
         }
         let db = opened?;
-        let file = File::open(dir.join("db"))?;
+        let file = File::open(&dir.join("db"))?;
         file.sync_all()?;
-        sync_dir(dir)?;
-        remove_if_there(&suspicion)?;
+        disk::sync_dir(dir)?;
+        disk::remove_if_there(&suspicion)?;
         sync_parent(dir)?;
         Ok(Self {
             dir: dir.into(),
@@ -185,8 +182,8 @@ fn close(db: sled::Db) -> Result<(), CatalogueError> {
 /// Fails if the disk is full.
 fn try_room(dir: &Path) -> io::Result<()> {
     let path = dir.with_extension("room");
-    let tried = fs::write(&path, vec![0; OPENING_ROOM]);
-    remove_if_there(&path)?;
+    let tried = write_zeros(&path, OPENING_ROOM).map(drop);
+    disk::remove_if_there(&path)?;
     tried
 }
 
@@ -195,17 +192,17 @@ pub(super) fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
     let mut number = 0_u32;
     let aside = loop {
         let name = quarantine.join(format!("catalogue-{number}"));
-        if !fs::exists(&name)? {
+        if !disk::exists(&name)? {
             break name;
         }
         number += 1;
     };
-    match fs::rename(dir, &aside) {
+    match disk::rename(dir, &aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    sync_dir(quarantine)?;
-    remove_if_there(&suspicion_path(dir))?;
+    disk::sync_dir(quarantine)?;
+    disk::remove_if_there(&suspicion_path(dir))?;
     sync_parent(dir)?;
     Ok(aside)
 }
@@ -216,9 +213,10 @@ pub(super) fn suspicion_path(dir: &Path) -> PathBuf {
 }
 
 pub(super) fn suspect(path: &Path, openings: u64) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    for _ in 0..openings {
-        file.write_all(b".")?;
+    let file = File::open_or_create(path)?;
+    let before = file.len()?;
+    for opening in 0..openings {
+        file.write_all_at(b".", before + opening)?;
     }
     file.sync_all()
 }
@@ -228,17 +226,6 @@ fn is_lock(error: &io::Error) -> bool {
         || error.to_string().contains("could not acquire lock")
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 fn sync_parent(dir: &Path) -> io::Result<()> {
-    dir.parent().map_or(Ok(()), sync_dir)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    dir.parent().map_or(Ok(()), disk::sync_dir)
 }

@@ -14,10 +14,8 @@ mod replay;
 mod writer;
 
 use std::{
-    fs::{self, File},
     io,
     ops::Range,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -30,7 +28,10 @@ pub(crate) use replay::{Scan, newest_generation, scan};
 use uuid::Uuid;
 pub(crate) use writer::JournalWriter;
 
-use super::store;
+use super::{
+    disk::{self, File},
+    store,
+};
 
 /// One preallocated file.
 #[derive(Debug)]
@@ -59,8 +60,8 @@ impl JournalFile {
         let path = dir.join(format!("{number}.journal"));
         let partial = dir.join(format!("{number}.tmp"));
         let made = store::write_zeros(&partial, capacity).and_then(|file| {
-            fs::rename(&partial, &path)?;
-            store::sync_dir(dir)?;
+            disk::rename(&partial, &path)?;
+            disk::sync_dir(dir)?;
             Ok(file)
         });
         match made {
@@ -74,16 +75,18 @@ impl JournalFile {
                 durable: Durable::default(),
             }),
             Err(error) => {
-                let _ = fs::remove_file(&partial); // it may not have been made
+                let _ = disk::remove(&partial); // it may not have been made
                 Err(error)
             }
         }
     }
 
     fn open(path: PathBuf, number: u64, is_read_only: bool) -> io::Result<Self> {
-        let mut options = File::options();
-        let file = options.read(true).write(!is_read_only).open(&path)?;
-        let capacity = file.metadata()?.len();
+        let file = match is_read_only {
+            true => File::open(&path)?,
+            false => File::open_to_write(&path)?,
+        };
+        let capacity = file.len()?;
         Ok(Self {
             number,
             path,
@@ -100,15 +103,15 @@ impl JournalFile {
     /// Of those opened `read_only`, what should be written is not.
     pub(crate) fn open_all(dir: &Path, read_only: bool) -> io::Result<Vec<Self>> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
+        for path in disk::paths_in(dir)? {
+            let path = path?;
             let number = path.file_stem().and_then(|stem| stem.to_str());
             let Some(number) = number.and_then(|stem| stem.parse().ok()) else {
                 continue;
             };
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("journal") => files.push(Self::open(path, number, read_only)?),
-                Some("tmp") => fs::remove_file(path)?,
+                Some("tmp") => disk::remove(&path)?,
                 _ => {}
             }
         }
@@ -182,7 +185,7 @@ impl JournalFile {
 
     /// Syncs through a handle of its own: the system tells a failure once to each.
     pub(crate) fn sync_apart(&self) -> io::Result<()> {
-        self.sync_by(&File::options().write(true).open(&self.path)?)
+        self.sync_by(&File::open_to_write(&self.path)?)
     }
 
     fn sync_by(&self, handle: &File) -> io::Result<()> {
@@ -208,7 +211,7 @@ impl JournalFile {
 
     /// Removes the file; whoever still reads it may go on.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        disk::remove(&self.path)
     }
 }
 

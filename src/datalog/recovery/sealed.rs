@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ffi::OsStr,
-    fs, io,
+    io,
     ops::RangeInclusive,
     path::PathBuf,
     sync::Arc,
@@ -22,6 +22,7 @@ use crate::{
         catalogue::{
             Catalogue, CatalogueBatch, CatalogueError, CatalogueState, LogEntry, Meta, SegmentEntry,
         },
+        disk,
         journal::{JournalFile, format::RecordView},
         segment::{RunDescriptor, SegmentFile, SegmentId, SegmentSummary},
         state_log::{Replayed, StateLog},
@@ -181,7 +182,7 @@ fn tell_behind(
         return Ok(());
     }
     let name = format!("state-log-{}-damaged", meta.sealed_through);
-    match fs::hard_link(state_log.path(), store.quarantine_dir().join(&name)) {
+    match disk::hard_link(state_log.path(), &store.quarantine_dir().join(&name)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -213,10 +214,10 @@ fn bring_up(state_log: &mut StateLog, catalogue: &Catalogue, meta: Meta) {
 /// Numbers of the segments that are there, in order. What was not finished is removed.
 fn segment_files(store: &Store) -> io::Result<Vec<SegmentId>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(store.segment_dir())? {
-        let path = entry?.path();
+    for path in disk::paths_in(&store.segment_dir())? {
+        let path = path?;
         if path.extension() == Some(OsStr::new("tmp")) {
-            fs::remove_file(path)?;
+            disk::remove(&path)?;
             continue;
         }
         let name = path.file_name().and_then(OsStr::to_str);
@@ -246,7 +247,7 @@ fn remove_leftovers(
         };
         match file.footer() {
             Ok(footer) if told.contains(&footer.header.generations.1) => {}
-            Ok(_) => fs::remove_file(&path)?,
+            Ok(_) => disk::remove(&path)?,
             Err(damaged) => {
                 let aside = store.quarantine(&path)?;
                 // It may be of no use any more: nobody's end is taken for lost.

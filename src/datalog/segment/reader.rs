@@ -1,7 +1,5 @@
 //! Reading a segment: a run's index, then single blocks, each checked against its checksum.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +11,7 @@ use super::format::{
     footer_crc, next_run, take,
 };
 use super::{Damaged, IdEntry, RunDescriptor, SegmentHeader, SegmentId, SegmentSummary};
-use crate::datalog::LogNumber;
+use crate::datalog::{LogNumber, disk::File};
 use crate::protocol::{PublicationId, Sequence, Timestamp};
 
 /// An open segment file. Reading takes no lock and moves no file position, so that any thread may.
@@ -122,7 +120,7 @@ impl SegmentFile {
     pub(crate) fn open(segments: &Path, id: SegmentId) -> std::io::Result<Arc<Self>> {
         let path = id.path(segments);
         let file = File::open(&path)?;
-        let len = file.metadata()?.len();
+        let len = file.len()?;
         Ok(Arc::new(Self {
             id,
             path,

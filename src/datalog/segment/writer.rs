@@ -1,7 +1,6 @@
 //! Writing a segment: one pass, in order of (log, sequence), with memory for one block and the runs' descriptors.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::{
@@ -9,7 +8,10 @@ use super::format::{
     footer_crc, seal_index,
 };
 use super::{BLOCK_SIZE, Block, RunDescriptor, SegmentError, SegmentHeader, SegmentSummary};
-use crate::datalog::LogNumber;
+use crate::datalog::{
+    LogNumber,
+    disk::{self, File},
+};
 use crate::protocol::{PublicationId, Sequence, StoredPublication, Timestamp};
 
 /// Bytes gathered before they are handed to the operating system.
@@ -300,7 +302,7 @@ impl Output {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
+        self.file.write_all_at(&self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         if self.written - self.synced >= SYNC_SIZE {
@@ -313,8 +315,8 @@ impl Output {
     fn finish(&mut self) -> Result<u64, SegmentError> {
         self.write()
             .and_then(|()| self.file.sync_all())
-            .and_then(|()| fs::rename(&self.path, &self.name))
-            .and_then(|()| File::open(&self.segments)?.sync_all())
+            .and_then(|()| disk::rename(&self.path, &self.name))
+            .and_then(|()| disk::sync_dir(&self.segments))
             .map_err(|source| self.error(source))?;
         self.finished = true;
         Ok(self.written)
@@ -332,7 +334,7 @@ impl Drop for Output {
     fn drop(&mut self) {
         if !self.finished {
             // Best effort: what is left with this ending is removed when the data directory is opened.
-            let _ = fs::remove_file(&self.path);
+            let _ = disk::remove(&self.path);
         }
     }
 }

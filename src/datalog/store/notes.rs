@@ -1,11 +1,11 @@
 //! The small files that say whose a data directory is and how its last user ended: their text, with a checksum at the end.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use uuid::Uuid;
 
 use super::{During, write_whole};
-use crate::datalog::OpenError;
+use crate::datalog::{OpenError, disk};
 
 /// The first line of the file `format`.
 const FORMAT: &str = "infotainer data 1";
@@ -56,6 +56,7 @@ pub(crate) struct Lost {
 
 /// The text of `running`.
 pub(super) fn running(
+    dir: &Path,
     (generation, batch): (u64, u64),
     lost: Lost,
     synced: Option<Synced>,
@@ -63,7 +64,7 @@ pub(super) fn running(
     let boot = if lost.boot {
         LOST_BOOT.to_owned()
     } else {
-        boot_id()
+        boot_id(dir)
     };
     let end = if lost.end { LOST_END } else { "" };
     let mut rest = format!("{generation}\n{batch}\n{end}\n");
@@ -84,8 +85,11 @@ pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
     if let Some(id) = read_format(dir)? {
         return Ok(id);
     }
-    if dir.join("journal").exists() || dir.join("segments").exists() {
-        return Err(OpenError::NoFormat(dir.to_owned()));
+    for sub in ["journal", "segments"] {
+        let sub = dir.join(sub);
+        if disk::exists(&sub).during(|| format!("looking for {}", sub.display()))? {
+            return Err(OpenError::NoFormat(dir.to_owned()));
+        }
     }
     let id = Uuid::new_v4();
     let text = with_checksum(format!("{FORMAT}\n{id}\n"));
@@ -149,7 +153,7 @@ pub(super) fn read_running(dir: &Path) -> io::Result<Found> {
     };
     Ok(Found {
         unclean: true,
-        unclean_boot: boot != boot_id(),
+        unclean_boot: boot != boot_id(dir),
         lost_end,
         generation,
         batch,
@@ -177,7 +181,7 @@ fn read_ended(dir: &Path) -> io::Result<Found> {
 
 /// None: it is not there. What is no text becomes some that has a wrong checksum.
 fn read_text(path: &Path) -> io::Result<Option<String>> {
-    match fs::read(path) {
+    match disk::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -197,8 +201,8 @@ fn checked(text: &str) -> Option<&str> {
 }
 
 /// Where the system does not tell, every end counts as one in another boot.
-fn boot_id() -> String {
-    match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+fn boot_id(dir: &Path) -> String {
+    match disk::boot_id(dir) {
         Ok(id) => id.trim().to_owned(),
         Err(_) => format!("unknown, {}", Uuid::new_v4()),
     }

@@ -1,0 +1,147 @@
+//! Every file of the data directory is opened, read, changed and made durable through here.
+//!
+//! Owns which calls of the operating system those are, and nothing else: no path, no format, no judgement of an error. In the
+//! server each function is the call of `std` that it is named after. Does not own what sled does in its directory, nor the
+//! stand-in that a check works in.
+
+use std::{
+    fs::{self, TryLockError},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// An open file. It has no position: every read and write says where.
+#[derive(Debug)]
+pub(crate) struct File {
+    file: fs::File,
+}
+
+impl File {
+    /// Opens a file that is there, to read it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, fs::File::options().read(true))
+    }
+
+    /// Opens a file that is there, to read and write it.
+    pub(crate) fn open_to_write(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, fs::File::options().read(true).write(true))
+    }
+
+    /// Opens a file to read and write it, as it is; makes an empty one if there is none.
+    pub(crate) fn open_or_create(path: &Path) -> io::Result<Self> {
+        let mut options = fs::File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        Self::open_with(path, &options)
+    }
+
+    /// Makes an empty file to read and write it; one that is there is emptied.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let mut options = fs::File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        Self::open_with(path, &options)
+    }
+
+    fn open_with(path: &Path, options: &fs::OpenOptions) -> io::Result<Self> {
+        let file = options.open(path)?;
+        Ok(Self { file })
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset)
+    }
+
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    /// Makes content durable, and of the metadata what is needed to read it.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Makes content and metadata durable. The name of the file is its directory's: [`sync_dir`].
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Locks it for this process alone.
+    pub(crate) fn try_lock(&self) -> Result<(), TryLockError> {
+        self.file.try_lock()
+    }
+
+    /// Locks it for everybody who only looks.
+    pub(crate) fn try_lock_shared(&self) -> Result<(), TryLockError> {
+        self.file.try_lock_shared()
+    }
+}
+
+/// Whether there is something with this name.
+pub(crate) fn exists(path: &Path) -> io::Result<bool> {
+    fs::exists(path)
+}
+
+/// The length of a file in bytes.
+pub(crate) fn len(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.len())
+}
+
+/// Reads a whole small file.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+/// What is in a directory, in no order.
+pub(crate) fn paths_in(dir: &Path) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
+    Ok(fs::read_dir(dir)?.map(|entry| Ok(entry?.path())))
+}
+
+/// Makes a directory, and those above it, where there is none. Durable as any other name.
+pub(crate) fn create_dir_all(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)
+}
+
+/// Gives a file or directory another name, whole or not at all; a file that had it is gone.
+///
+/// # Durability
+/// When the directories of both names are synced.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
+/// Gives a file a second name.
+pub(crate) fn hard_link(original: &Path, link: &Path) -> io::Result<()> {
+    fs::hard_link(original, link)
+}
+
+/// Removes a file; whoever has it open may go on.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// Removes a file if it is there.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable: what was made, renamed or removed there.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Names the time since the system that the directory is on was started: only its end takes what was written and not synced.
+pub(crate) fn boot_id(_dir: &Path) -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+}
