@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The port that the server listens on unless it is told another.
 pub const DEFAULT_PORT: u16 = 8949;
 
-/// The most messages may ever be allowed to have. A message is held in memory whole, and one journal file (32 MiB) has to take
+/// The most messages may ever be allowed to have. A message is held in memory whole, and one journal file has to take
 /// the publication that it becomes.
 pub const LARGEST_MESSAGE_SIZE: usize = 16 << 20;
 
@@ -105,6 +105,11 @@ pub struct Config {
     /// Held in memory for each such subscription.
     pub memory_log: u64,
 
+    /// The size of a journal file, of which there are up to five. Bytes; default 32 MiB; 128 KiB to 1 GiB, and at least twice
+    /// [`max_message_size`](Self::max_message_size). Each that is full is sealed into a segment, which costs some syncs: smaller
+    /// ones take less room and a start reads them sooner, but a server that is published much to is held up.
+    pub journal_size: u64,
+
     /// How much may wait in memory for one client; a client over it is served from the log until it has caught up. Bytes; default
     /// 1 MiB; 64 KiB to 1 GiB. Held for each client that reads too slowly.
     pub outbox_size: usize,
@@ -133,6 +138,7 @@ impl Default for Config {
             allowed_origins: AllowedOrigins::default(),
             retention: Retention::default(),
             memory_log: 64 * MIB,
+            journal_size: 32 * MIB,
             outbox_size: 1 << 20,
             workers: thread::available_parallelism()
                 .map_or(1, usize::from)
@@ -178,6 +184,10 @@ impl Config {
             why,
         )?;
         size("memory_log", self.memory_log, 64 * KIB..=KIB * GIB, "")?;
+        // What is written besides publications has to fit as well.
+        let least = (self.max_message_size as u64 * 2).max(128 * KIB);
+        let why = " (at least twice the longest message)";
+        size("journal_size", self.journal_size, least..=GIB, why)?;
         size("outbox_size", self.outbox_size as u64, 64 * KIB..=GIB, "")
     }
 
@@ -349,6 +359,21 @@ mod tests {
              one journal file)"
         );
         assert_eq!(judged(|config| config.max_message_size = 16 << 20), Ok(()));
+    }
+
+    #[test]
+    fn a_journal_has_room_for_the_longest_message() {
+        let judged = |max_message_size| {
+            judged(|config| {
+                config.journal_size = MIB;
+                config.max_message_size = max_message_size;
+            })
+        };
+        assert_eq!(judged(512 << 10), Ok(()));
+        assert_eq!(
+            judged(1 << 20).unwrap_err(),
+            "journal_size is 1MiB, but must be from 2MiB to 1GiB (at least twice the longest message)"
+        );
     }
 
     #[test]

@@ -313,6 +313,7 @@ fn end(arbiters: [Arbiter; 2]) {
 
 fn log_options(config: &Config, events: Arc<LogEvents>) -> datalog::Options {
     datalog::Options {
+        journal_size: config.journal_size,
         events: Arc::new(move |event| events.tell(event)),
         ..datalog::Options::new(&config.data_dir)
     }

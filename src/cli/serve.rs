@@ -143,6 +143,11 @@ pub(super) struct ServeArgs {
     #[arg(default_value = "64MiB")]
     memory_log: u64,
 
+    /// The size of a journal file, 128KiB to 1GiB and at least twice the longest message; a full one is sealed in the background
+    #[arg(long, env = "INFOTAINER_JOURNAL_SIZE", value_name = "SIZE", value_parser = values::size)]
+    #[arg(default_value = "32MiB")]
+    journal_size: u64,
+
     /// How much may wait in memory for one slow client before it is served from the log, 64KiB to 1GiB
     #[arg(long, env = "INFOTAINER_OUTBOX_SIZE", value_name = "SIZE", value_parser = values::small_size)]
     #[arg(default_value = "1MiB")]
@@ -180,6 +185,7 @@ impl ServeArgs {
                     .map(|age| age.as_millis().try_into().unwrap_or(u64::MAX)),
             },
             memory_log: self.memory_log,
+            journal_size: self.journal_size,
             outbox_size: self.outbox_size,
             workers: self.workers.unwrap_or(defaults.workers),
         };
@@ -397,6 +403,7 @@ mod tests {
             "--retention-max-bytes=13KiB",
             "--retention-max-age=14ms",
             "--memory-log=15MiB",
+            "--journal-size=18MiB",
             "--outbox-size=16MiB",
             "--workers=17",
         ]);
@@ -422,6 +429,7 @@ mod tests {
                 max_age: Some(14),
             },
             memory_log: 15 << 20,
+            journal_size: 18 << 20,
             outbox_size: 16 << 20,
             workers: 17,
         };

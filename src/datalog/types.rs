@@ -29,7 +29,7 @@ impl Record {
 pub struct Options {
     /// The directory that holds everything. Made if it does not exist.
     pub data_dir: PathBuf,
-    /// Bytes of one journal file. 32 MiB; smaller ones are for tests.
+    /// Bytes of one journal file. 32 MiB.
     pub journal_size: u64,
     /// Journals that may wait to be sealed, the current one included, before [`DataLog::write`](crate::datalog) waits. 3.
     pub max_unsealed: usize,

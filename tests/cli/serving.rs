@@ -113,6 +113,12 @@ fn a_bad_variable_ends_the_start_with_2_its_name_what_it_got_and_what_it_wants()
             "from 64KiB to 1024GiB",
         ),
         (
+            "INFOTAINER_JOURNAL_SIZE",
+            "256KiB",
+            "256KiB",
+            "from 512KiB to 1GiB",
+        ),
+        (
             "INFOTAINER_OUTBOX_SIZE",
             "1KiB",
             "1KiB",
