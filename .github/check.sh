@@ -104,6 +104,18 @@ step "python"
     "$python" -m pytest --quiet
 )
 
+step "side by side"
+# The load generator is a project of its own, so that the server is built without it. Nothing is measured here.
+(
+    cd benches/wsload
+    cargo fmt -- --check
+    cargo clippy --all-targets --locked --target-dir ../../target -- -D warnings
+    cargo test --locked --target-dir ../../target
+)
+"$python" -m ruff format --check --config clients/python/pyproject.toml benches
+"$python" -m ruff check --config clients/python/pyproject.toml --ignore D1 benches
+"$python" benches/side_by_side.py --help >/dev/null
+
 step "typescript"
 cargo build --locked
 (
