@@ -3,7 +3,8 @@
 #
 # Needs Rust with cargo (https://rustup.rs) and, for what else is missing, a Debian or Ubuntu with root or sudo. Besides
 # Rust it uses a C linker, Python (3.11 or newer) with what the conversation from Python, the client in Python and the cases of
-# Autobahn need (in target/venv), and for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome.
+# Autobahn need (in target/venv), for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome, and for power cuts
+# mkfs.ext4 and mount.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -50,6 +51,9 @@ browser >/dev/null || debian_packages chromium
 # The tests in a page are left out without it; here they must run.
 CHROMIUM="$(browser)"
 export CHROMIUM
+
+# The power cuts are left out without them.
+command -v mkfs.ext4 >/dev/null && command -v mount >/dev/null || debian_packages e2fsprogs mount
 
 if [ -n "${CI:-}" ]; then
     export CARGO_INCREMENTAL=0

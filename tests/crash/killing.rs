@@ -7,10 +7,9 @@ use tokio::time::Instant;
 use crate::{
     crash_support::{
         inspect::{Ended, There, submit_again},
-        ledger::Ledger,
         load::Load,
         number_from, seed,
-        subscriptions::{SMALL_JOURNALS, SUBSCRIPTIONS},
+        subscriptions::{SMALL_JOURNALS, create_all},
     },
     support::{Process, eventually},
 };
@@ -46,12 +45,7 @@ async fn kill_9_at_any_moment_loses_nothing_that_was_told_and_brings_nothing_twi
 /// One server, killed and started again so many times.
 async fn live(rounds: u64, random: &mut fastrand::Rng, seen: &mut Seen) {
     let mut server = Process::start(&SMALL_JOURNALS);
-    let mut client = server.client().await;
-    for subscription in SUBSCRIPTIONS {
-        subscription.create(&mut client).await;
-    }
-    drop(client);
-    let mut ledger = Ledger::new();
+    let mut ledger = create_all(&server).await;
     let mut start = Duration::from_millis(150);
     for round in 0..rounds {
         let load = Load::on(&server, ledger, round, random).await;

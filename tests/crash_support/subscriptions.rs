@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::log_checker::Keep;
-use crate::support::Client;
+use uuid::Uuid;
+
+use super::{ledger::Ledger, log_checker::Keep};
+use crate::support::{Client, Process};
 
 /// Deliveries of a publication of a Queue before it is a dead letter: few, so that kills alone make some.
 pub const MAX_DELIVERIES: u64 = 3;
@@ -67,8 +69,8 @@ impl Subscription {
         self.dead_letters.is_some()
     }
 
-    /// Makes it.
-    pub async fn create(&self, client: &mut Client) {
+    /// Makes it, and gives its epoch.
+    async fn create(&self, client: &mut Client) -> Uuid {
         let limit = match self.keep {
             Keep::All => fields! {},
             Keep::Newest(count) => fields! { "max_publications": count },
@@ -90,8 +92,20 @@ impl Subscription {
             "Broadcast"
         };
         let fields = fields! { "subscription_id": self.name, "kind": kind, "settings": settings };
-        client.call("CreateSubscription", fields).await;
+        let meta = client.call("CreateSubscription", fields).await;
+        meta.uuid("epoch")
     }
+}
+
+/// Makes all of them on a server that holds nothing yet.
+pub async fn create_all(server: &Process) -> Ledger {
+    let mut client = server.client().await;
+    let mut ledger = Ledger::new();
+    for subscription in SUBSCRIPTIONS {
+        let epoch = subscription.create(&mut client).await;
+        ledger.log(subscription.name).epoch = Some(epoch);
+    }
+    ledger
 }
 
 /// The dead-letter logs, with the durability that their Queues give them.
