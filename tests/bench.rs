@@ -2,59 +2,73 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
-use std::{net::TcpListener, process::Output};
+#[macro_use]
+mod support;
 
-use assert_cmd::Command;
-use infotainer::{Config, RunningServer, Server};
+use std::{
+    net::TcpListener,
+    process::{Child, Output, Stdio},
+};
+
+use assert_cmd::{Command, cargo::cargo_bin};
 use serde_json::Value;
-use tempfile::TempDir;
+use support::{TestServer, eventually};
 
-/// A server that stops before its data directory goes.
-struct Served {
-    server: Option<RunningServer>,
-    url: String,
-    _data_dir: TempDir,
-}
+const PERCENTILES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        let stopped = self.server.take().map(RunningServer::stop);
-        // A test that failed says more than its server.
-        assert!(std::thread::panicking() || matches!(stopped, Some(Ok(()))));
-    }
-}
+/// A server, and loads on it.
+struct Served(TestServer);
 
 fn serve() -> Served {
-    let data_dir = tempfile::tempdir().unwrap();
-    let server = Server::start(Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        data_dir: data_dir.path().into(),
-        ..Config::default()
-    })
-    .unwrap();
-    Served {
-        url: format!("ws://{}/ws", server.address()),
-        server: Some(server),
-        _data_dir: data_dir,
-    }
+    Served(TestServer::start())
 }
 
 impl Served {
+    fn url(&self) -> String {
+        format!("ws://{}/ws", self.0.address())
+    }
+
     fn bench(&self, args: &[&str]) -> Output {
-        bench(&self.url, args)
+        bench(&self.url(), args)
     }
 
     fn figures(&self, args: &[&str]) -> Value {
-        let output = self.bench(&[args, &["--json"]].concat());
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        figures(&self.bench(&[args, &["--json"]].concat()))
+    }
+
+    /// A load that goes on while others are put on the server.
+    fn begin(&self, args: &[&str]) -> Child {
+        std::process::Command::new(cargo_bin!("infotainer"))
+            .arg("bench")
+            .args(args)
+            .arg("--json")
+            .env("INFOTAINER_URL", self.url())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 }
 
+fn figures(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// These are latencies: each percentile that is told is no smaller than the one before.
+fn assert_told(latencies: &Value) {
+    let told = PERCENTILES.map(|name| latencies[name].as_f64().unwrap());
+    assert!(told[0] > 0.0 && told.is_sorted(), "{latencies}");
+}
+
 fn bench(url: &str, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("infotainer"));
+    let mut command = Command::new(cargo_bin!("infotainer"));
     command.arg("bench").args(args).env("INFOTAINER_URL", url);
     command.output().unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -76,7 +90,54 @@ fn pub_publishes_what_it_was_told_to_and_each_is_acknowledged() {
     let figures = served.figures(&[&load[..], &["--subscriptions", "7"]].concat());
     assert_eq!(figures["acknowledged"], 1000);
     assert_eq!(figures["errors"], 0);
-    assert!(figures["latency_us"]["p99.9"].as_f64().unwrap() > 0.0);
+    assert_eq!(figures["in_flight"], 5);
+    assert_eq!(figures["schedule"], Value::Null);
+    assert_told(&figures["latency_us"]);
+}
+
+#[test]
+fn pub_at_a_rate_publishes_as_much_as_is_due_and_tells_how_late_it_was() {
+    let served = serve();
+    let load = ["pub", "--publishers", "3", "--rate", "2000"];
+    let figures = served.figures(&[&load[..], &["--duration", "250ms", "--size", "3"]].concat());
+    assert_eq!(figures["acknowledged"], 500);
+    assert_eq!(figures["errors"], 0);
+    assert_eq!(figures["in_flight"], Value::Null);
+    assert_told(&figures["latency_us"]);
+    let schedule = &figures["schedule"];
+    assert_eq!(schedule["rate"], 2000);
+    // The schedule says when it ends; nothing is sent before its time.
+    assert!(schedule["sent_per_second"].as_f64().unwrap() <= 2000.1);
+    assert!(
+        PERCENTILES
+            .iter()
+            .all(|name| schedule["late_us"][name].is_f64())
+    );
+    assert!(schedule["held_back"].is_u64());
+}
+
+#[test]
+fn pub_says_which_loop_its_latencies_are_of() {
+    let served = serve();
+    let closed = served.bench(&["pub", "--count", "10"]);
+    assert!(printed(&closed).contains("a closed loop"), "{closed:?}");
+    let open = served.bench(&["pub", "--count", "10", "--rate", "1000"]);
+    for part in ["an open loop", "p99.9 ", "from when it was due"] {
+        assert!(printed(&open).contains(part), "{open:?}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_servers_process_is_found_by_its_end_of_a_connection() {
+    let served = serve();
+    let load = ["fanout", "--subscribers", "2", "--count", "10"];
+    let found = &served.figures(&load)["server_cpu"];
+    assert_eq!(found["process"]["pid"], std::process::id());
+    assert!(found["seconds"].is_f64());
+    // It may be another one that is meant, such as the server behind a proxy.
+    let init = served.figures(&[&load[..], &["--pid", "1"]].concat());
+    assert_eq!(init["server_cpu"]["process"]["pid"], 1);
 }
 
 #[test]
@@ -128,9 +189,7 @@ fn a_load_leaves_nothing_behind() {
 #[test]
 fn idle_tells_what_a_connection_costs() {
     let served = serve();
-    let pid = std::process::id().to_string();
-    let load = ["idle", "--connections", "20", "--duration", "10ms"];
-    let figures = served.figures(&[&load[..], &["--pid", &pid]].concat());
+    let figures = served.figures(&["idle", "--connections", "20", "--duration", "10ms"]);
     assert!(figures["resident_bytes"].as_u64().unwrap() > 0);
 }
 
@@ -167,6 +226,9 @@ fn a_load_that_can_not_be_meant_ends_with_2() {
         &["pub", "--count", "1", "--duration", "1s"],
         &["fanout", "--size", "1GiB"],
         &["replay"],
+        &["pub", "--rate", "0"],
+        &["pub", "--rate", "1", "--in-flight", "1"],
+        &["pub", "--rate", "1000000", "--duration", "2h"],
     ] {
         let output = bench("ws://127.0.0.1:1/ws", args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -102,6 +102,12 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 impl Connection {
     /// Connects and shakes hands. The server's `Welcome` is the first message to read; it may be here already, so wait for
     /// nothing before something was sent.
@@ -109,14 +115,22 @@ impl Connection {
     /// # Errors
     /// If nothing listens there, or it refuses.
     pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, ConnectionError> {
+        let stream = TcpStream::connect(endpoint.address)
+            .await
+            .map_err(|error| ConnectionError::Connect(endpoint.address, error))?;
+        Self::over(stream, endpoint).await
+    }
+
+    /// Shakes hands over `stream`, which is connected to the endpoint's address.
+    pub(super) async fn over(
+        stream: TcpStream,
+        endpoint: &Endpoint,
+    ) -> Result<Self, ConnectionError> {
         let request = ClientRequestBuilder::new(endpoint.uri.clone())
             .with_sub_protocol(SUBPROTOCOL)
             .into_client_request()
             .and_then(generate_request);
         let (request, key) = request.map_err(|_| ConnectionError::Handshake)?;
-        let stream = TcpStream::connect(endpoint.address)
-            .await
-            .map_err(|error| ConnectionError::Connect(endpoint.address, error))?;
         stream.set_nodelay(true)?;
         let mut connection = Self {
             stream,
@@ -169,6 +183,11 @@ impl Connection {
         Ok(())
     }
 
+    /// The addresses of this end and of the other.
+    pub(super) fn ends(&self) -> Result<(SocketAddr, SocketAddr), ConnectionError> {
+        Ok((self.stream.local_addr()?, self.stream.peer_addr()?))
+    }
+
     /// What is to be sent; it goes out with the next [`ready`](Self::ready).
     pub(super) fn outgoing(&mut self) -> &mut Outgoing {
         &mut self.outgoing
@@ -190,6 +209,42 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Writes all that waits, and reads nothing.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        loop {
+            self.write()?;
+            if self.outgoing.is_empty() {
+                return Ok(());
+            }
+            self.stream.writable().await?;
+        }
+    }
+
+    /// Takes up to `most` bytes of what has come, whatever they are, and says how many.
+    pub(super) fn discard(&mut self, most: usize) -> io::Result<usize> {
+        let mut bytes = vec![0; most.min(READ)];
+        match self.stream.try_read(&mut bytes) {
+            Ok(0) if most > 0 => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(len) => Ok(len),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on the kernel throws away whatever comes, and answers none of it: as if this end's machine was gone.
+    #[cfg(target_os = "linux")]
+    pub(super) fn lose_what_comes(&mut self) -> Result<(), ConnectionError> {
+        // A filter of one instruction: take 0 bytes.
+        const RETURN_NUMBER: u16 = 0x06;
+        let nothing = socket2::SockFilter::new(RETURN_NUMBER, 0, 0, 0);
+        Ok(socket2::SockRef::from(&self.stream).attach_filter(&[nothing])?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn lose_what_comes(&mut self) -> Result<(), ConnectionError> {
+        Err(io::Error::from(ErrorKind::Unsupported).into())
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -277,6 +332,11 @@ impl Outgoing {
 
     fn waiting(&self) -> &[u8] {
         &self.bytes[self.written..]
+    }
+
+    /// Bytes that the socket has not taken yet.
+    pub(super) fn waiting_len(&self) -> usize {
+        self.bytes.len() - self.written
     }
 
     fn wrote(&mut self, len: usize) {

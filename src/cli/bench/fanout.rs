@@ -6,22 +6,20 @@
 use std::{cell::RefCell, collections::VecDeque, fmt, rc::Rc};
 
 use clap::Args;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use infotainer::protocol::SubscriptionId;
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
-    Bench, LoadError, Publications, Received, Subscriptions, Target,
+    Bench, Load, LoadError, Plan,
+    args::{Publications, Subscriptions, Target, number},
     connection::Connection,
-    keep_moving, number,
-    report::{self, CpuMeter, ServerCpu, grouped},
+    process::ServerCpu,
+    report::{self, broken_sequence, grouped, ratio},
+    subscribers::{Subscriber, Taken},
     wire::Submission,
 };
 use crate::cli::Failure;
-
-/// `Subscribe`s under way at once.
-const SUBSCRIBING: usize = 64;
 
 /// Flags of `bench fanout`.
 #[derive(Args, Debug)]
@@ -46,7 +44,7 @@ pub(super) struct FanoutArgs {
 
 /// What was reached.
 #[derive(Serialize)]
-struct Figures {
+pub(super) struct Figures {
     load: &'static str,
     subscribers: usize,
     window: usize,
@@ -61,7 +59,7 @@ struct Figures {
 }
 
 /// What publisher and subscribers have in common.
-struct Load {
+struct Progress {
     publications: Publications,
     window: u64,
     began: Instant,
@@ -70,8 +68,7 @@ struct Load {
     before: u64,
     published: u64,
     has_published: bool,
-    deliveries: u64,
-    holes: u64,
+    taken: Taken,
     places: Places,
     /// What the publisher waits for: the slowest has got on.
     got_on: Rc<Notify>,
@@ -109,103 +106,71 @@ impl Places {
     }
 }
 
-/// Runs the load.
-pub(super) async fn run(args: FanoutArgs) -> Result<(), Failure> {
-    let names = args.names.names(1);
-    let bench = Rc::new(Bench::new(
-        args.target.clone(),
-        names,
-        args.subscribers + 1,
-    )?);
-    let figures = bench
-        .run_on(&args.names, fan_out(&args, &bench))
-        .await
-        .map_err(|error| Failure::Failed(error.to_string()))?;
-    report::print(&args.target, &figures)?;
-    match figures.holes {
-        0 => Ok(()),
-        holes => Err(Failure::Failed(format!(
-            "sequences did not follow each other {holes} times"
-        ))),
+impl Load for FanoutArgs {
+    type Figures = Figures;
+
+    fn plan(&self) -> Result<Plan<'_>, Failure> {
+        Ok(Plan {
+            target: &self.target,
+            names: self.names.names(1),
+            makes: Some(&self.names),
+            connections: self.subscribers + 1,
+        })
     }
-}
 
-async fn fan_out(args: &FanoutArgs, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
-    let connections = bench.connect(args.subscribers).await?;
-    let bar = bench.progress("subscribing", args.subscribers as u64, "subscribers");
-    let mut before = 0;
-    let connections: Vec<_> = stream::iter(connections)
-        .map(async |mut connection| {
-            let name = &bench.names[0];
-            let subscribed = bench
-                .subscribe(&mut connection, name, "New", |_| {})
-                .await?;
-            Ok::<_, LoadError>((connection, subscribed.cursor))
-        })
-        .buffer_unordered(SUBSCRIBING)
-        .inspect_ok(|(_, cursor)| {
-            before = *cursor;
-            bar.inc(1);
-        })
-        .try_collect()
-        .await?;
-    bar.finish_and_clear();
-    let publisher = Connection::open(&args.target.server).await?;
-
-    let cpu = CpuMeter::start(args.target.pid)?;
-    let began = Instant::now();
-    let got_on = Rc::new(Notify::new());
-    let load = Rc::new(RefCell::new(Load {
-        publications: args.publications,
-        window: args.window as u64,
-        began,
-        ended: began,
-        before,
-        published: 0,
-        has_published: false,
-        deliveries: 0,
-        holes: 0,
-        places: Places::new(before, args.subscribers),
-        got_on: Rc::clone(&got_on),
-    }));
-    let (len, unit) = args.publications.length();
-    let moving = keep_moving(bench.progress("publishing", len, unit), {
-        let load = Rc::clone(&load);
-        move || load.borrow().position()
-    });
-
-    let mut subscribers = JoinSet::new();
-    for (connection, _) in connections {
-        subscribers.spawn_local(receive(
-            connection,
+    async fn put(&self, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
+        let subscribed = bench.subscribers(self.subscribers, 1, "New").await?;
+        let publisher = Connection::open(&self.target.server).await?;
+        let before = subscribed[0].place.position;
+        let cpu = bench.cpu()?;
+        let began = Instant::now();
+        let got_on = Rc::new(Notify::new());
+        let load = Rc::new(RefCell::new(Progress {
+            publications: self.publications,
+            window: self.window as u64,
+            began,
+            ended: began,
             before,
-            Rc::clone(bench),
-            Rc::clone(&load),
-        ));
-    }
-    tokio::select! {
-        // A subscriber never ends well by itself.
-        Some(ended) = subscribers.join_next() => {
-            ended.expect("invariant: a subscriber neither panics nor is cancelled")?;
-        }
-        published = publish(publisher, args, bench, &load, &got_on) => published?,
-    }
-    drop(moving);
+            published: 0,
+            has_published: false,
+            taken: Taken::default(),
+            places: Places::new(before, self.subscribers),
+            got_on: Rc::clone(&got_on),
+        }));
+        let moving = bench.publishing(&self.publications, {
+            let load = Rc::clone(&load);
+            move || load.borrow().published
+        });
 
-    let load = load.borrow();
-    let seconds = (load.ended - load.began).as_secs_f64();
-    Ok(Figures {
-        load: "fanout",
-        subscribers: args.subscribers,
-        window: args.window,
-        size: args.publications.size,
-        published: load.published,
-        deliveries: load.deliveries,
-        seconds,
-        deliveries_per_second: load.deliveries as f64 / seconds.max(f64::MIN_POSITIVE),
-        holes: load.holes,
-        server_cpu: cpu.used(load.deliveries)?,
-    })
+        let mut subscribers = JoinSet::new();
+        for subscriber in subscribed {
+            subscribers.spawn_local(receive(subscriber, Rc::clone(bench), Rc::clone(&load)));
+        }
+        tokio::select! {
+            // A subscriber never ends well by itself.
+            Some(ended) = subscribers.join_next() => {
+                ended.expect("invariant: a subscriber neither panics nor is cancelled")?;
+            }
+            published = publish(publisher, self, bench, &load, &got_on) => published?,
+        }
+        drop(moving);
+
+        let load = load.borrow();
+        let seconds = (load.ended - load.began).as_secs_f64();
+        let deliveries = load.taken.deliveries;
+        Ok(Figures {
+            load: "fanout",
+            subscribers: self.subscribers,
+            window: self.window,
+            size: self.publications.size,
+            published: load.published,
+            deliveries,
+            seconds,
+            deliveries_per_second: ratio(deliveries as f64, seconds),
+            holes: load.taken.breaks(),
+            server_cpu: cpu.used(deliveries)?,
+        })
+    }
 }
 
 /// Publishes as long as the load goes on, then waits until every subscriber has everything.
@@ -213,7 +178,7 @@ async fn publish(
     mut connection: Connection,
     args: &FanoutArgs,
     bench: &Bench,
-    load: &RefCell<Load>,
+    load: &RefCell<Progress>,
     got_on: &Notify,
 ) -> Result<(), LoadError> {
     let mut submission = Submission::new(args.publications.size);
@@ -246,36 +211,25 @@ async fn publish(
 
 /// Receives until it is cancelled.
 async fn receive(
-    mut connection: Connection,
-    mut position: u64,
+    mut subscriber: Subscriber,
     bench: Rc<Bench>,
-    load: Rc<RefCell<Load>>,
+    load: Rc<RefCell<Progress>>,
 ) -> Result<(), LoadError> {
     loop {
-        connection.ready().await?;
-        let before = position;
-        let (mut deliveries, mut holes) = (0, 0);
-        bench.receive(&mut connection, |received| {
-            // A `Gap` shows as a hole.
-            if let Received::Publication(publication) = received {
-                let sequence = publication.sequence().0;
-                deliveries += 1;
-                holes += u64::from(sequence != position + 1);
-                position = position.max(sequence);
-            }
-            Ok(())
-        })?;
+        subscriber.connection.ready().await?;
+        let before = subscriber.place.position;
+        bench.take(&mut subscriber, |_| Ok(()))?;
         let load = &mut *load.borrow_mut();
-        load.deliveries += deliveries;
-        load.holes += holes;
+        let place = &mut subscriber.place;
+        load.taken += std::mem::take(&mut place.taken);
         load.ended = Instant::now();
-        if position > before && load.places.advance(before, position) {
+        if place.position > before && load.places.advance(before, place.position) {
             load.got_on.notify_one();
         }
     }
 }
 
-impl Load {
+impl Progress {
     fn may_publish(&mut self) -> bool {
         let goes_on = !self.has_published
             && self
@@ -288,12 +242,11 @@ impl Load {
     fn is_complete(&self) -> bool {
         self.has_published && self.places.slowest == self.before + self.published
     }
+}
 
-    fn position(&self) -> u64 {
-        match self.publications.count {
-            Some(_) => self.published,
-            None => self.began.elapsed().as_millis() as u64,
-        }
+impl report::Figures for Figures {
+    fn failure(&self) -> Option<String> {
+        broken_sequence(self.holes)
     }
 }
 

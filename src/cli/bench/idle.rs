@@ -3,20 +3,17 @@
 use std::{fmt, rc::Rc, time::Duration};
 
 use clap::Args;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio::{task::JoinSet, time};
 
 use super::{
-    Bench, LoadError, Subscriptions, Target,
-    connection::Connection,
-    number,
-    report::{self, CpuMeter, grouped, resident},
+    Bench, Load, LoadError, Plan,
+    args::{Subscriptions, Target, number},
+    process::Process,
+    report::{self, grouped},
+    subscribers::Subscriber,
 };
 use crate::cli::{Failure, values};
-
-/// `Subscribe`s under way at once.
-const SUBSCRIBING: usize = 64;
 
 /// Flags of `bench idle`.
 #[derive(Args, Debug)]
@@ -42,7 +39,7 @@ pub(super) struct IdleArgs {
 
 /// What it cost.
 #[derive(Serialize)]
-struct Figures {
+pub(super) struct Figures {
     load: &'static str,
     connections: usize,
     subscriptions: usize,
@@ -54,6 +51,7 @@ struct Figures {
 /// What the server's process showed.
 #[derive(Serialize)]
 struct Cost {
+    process: Process,
     resident_bytes_before: u64,
     resident_bytes: u64,
     resident_bytes_per_connection: f64,
@@ -61,71 +59,68 @@ struct Cost {
     cpu_seconds: f64,
 }
 
-/// Runs the load.
-pub(super) async fn run(args: IdleArgs) -> Result<(), Failure> {
-    let names = args.names.names(args.subscriptions);
-    let bench = Rc::new(Bench::new(args.target.clone(), names, args.connections)?);
-    let figures = bench
-        .run_on(&args.names, stay(&args, &bench))
-        .await
-        .map_err(|error| Failure::Failed(error.to_string()))?;
-    report::print(&args.target, &figures)
-}
+impl Load for IdleArgs {
+    type Figures = Figures;
 
-async fn stay(args: &IdleArgs, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
-    let before = args.target.pid.map(resident).transpose()?;
-    let connections = bench.connect(args.connections).await?;
-    let subscribed: Vec<_> = stream::iter(connections.into_iter().enumerate())
-        .map(async |(index, mut connection)| {
-            let name = &bench.names[index % bench.names.len()];
-            bench
-                .subscribe(&mut connection, name, "New", |_| {})
-                .await?;
-            Ok::<_, LoadError>(connection)
+    fn plan(&self) -> Result<Plan<'_>, Failure> {
+        Ok(Plan {
+            target: &self.target,
+            names: self.names.names(self.subscriptions),
+            makes: Some(&self.names),
+            connections: self.connections,
         })
-        .buffer_unordered(SUBSCRIBING)
-        .try_collect()
-        .await?;
-    let cpu = CpuMeter::start(args.target.pid)?;
-    let mut subscribers = JoinSet::new();
-    for connection in subscribed {
-        subscribers.spawn_local(answer_pings(connection, Rc::clone(bench)));
     }
-    tokio::select! {
-        () = time::sleep(args.duration) => {}
-        Some(ended) = subscribers.join_next() => {
-            ended.expect("invariant: a subscriber neither panics nor is cancelled")?;
+
+    async fn put(&self, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
+        let process = bench.server_process();
+        let before = process.as_ref().map(Process::resident).transpose()?;
+        let subscribed = bench
+            .subscribers(self.connections, self.subscriptions, "New")
+            .await?;
+        let cpu = bench.cpu()?;
+        let mut subscribers = JoinSet::new();
+        for subscriber in subscribed {
+            subscribers.spawn_local(answer_pings(subscriber, Rc::clone(bench)));
         }
+        tokio::select! {
+            () = time::sleep(self.duration) => {}
+            Some(ended) = subscribers.join_next() => {
+                ended.expect("invariant: a subscriber neither panics nor is cancelled")?;
+            }
+        }
+        let server = match (process, before, cpu.used(0)?) {
+            (Some(process), Some(before), Some(used)) => {
+                let after = process.resident()?;
+                Some(Cost {
+                    process,
+                    resident_bytes_before: before,
+                    resident_bytes: after,
+                    resident_bytes_per_connection: after.saturating_sub(before) as f64
+                        / self.connections as f64,
+                    cpu_seconds: used.seconds,
+                })
+            }
+            _ => None,
+        };
+        Ok(Figures {
+            load: "idle",
+            connections: self.connections,
+            subscriptions: self.subscriptions,
+            seconds: self.duration.as_secs_f64(),
+            server,
+        })
     }
-    let server = match (args.target.pid, before, cpu.used(0)?) {
-        (Some(pid), Some(before), Some(used)) => {
-            let after = resident(pid)?;
-            Some(Cost {
-                resident_bytes_before: before,
-                resident_bytes: after,
-                resident_bytes_per_connection: after.saturating_sub(before) as f64
-                    / args.connections as f64,
-                cpu_seconds: used.seconds,
-            })
-        }
-        _ => None,
-    };
-    Ok(Figures {
-        load: "idle",
-        connections: args.connections,
-        subscriptions: args.subscriptions,
-        seconds: args.duration.as_secs_f64(),
-        server,
-    })
 }
 
 /// Stays until it is cancelled.
-async fn answer_pings(mut connection: Connection, bench: Rc<Bench>) -> Result<(), LoadError> {
+async fn answer_pings(mut subscriber: Subscriber, bench: Rc<Bench>) -> Result<(), LoadError> {
     loop {
-        connection.ready().await?;
-        bench.receive(&mut connection, |_| Ok(()))?;
+        subscriber.connection.ready().await?;
+        bench.take(&mut subscriber, |_| Ok(()))?;
     }
 }
+
+impl report::Figures for Figures {}
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +137,11 @@ impl fmt::Display for Figures {
                 grouped(server.resident_bytes_before as f64 / 1024.0),
                 grouped(server.resident_bytes_per_connection)
             )?;
-            writeln!(f, "server CPU    {:.2} s while idle", server.cpu_seconds)?;
+            writeln!(
+                f,
+                "server CPU    {:.2} s while idle ({})",
+                server.cpu_seconds, server.process
+            )?;
         }
         Ok(())
     }

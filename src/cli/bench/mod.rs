@@ -1,35 +1,50 @@
 //! `infotainer bench`: puts a bounded load on a running server, checks what comes back, and says what was reached.
 //!
 //! Owns what the loads share: where the server is, the subscriptions that a load makes and removes, its end. Each load has a
-//! file of its own; [`connection`] hides the WebSocket, [`wire`] the messages, [`report`] what is said at the end.
+//! file of its own; [`connection`] hides the WebSocket, [`wire`] the messages, [`report`] what is said at the end. Latencies are of a closed
+//! loop ([`publish`]) or of an open one ([`open_loop`]), and it is always said of which.
 //!
 //! One thread makes the load, so that a machine of two cores has one for the server. Invariants: every load ends, by its count
-//! or its time and at the latest by `--timeout`; the subscriptions that it made are deleted however it ended, unless kept.
+//! or its time and at the latest by `--timeout`; the subscriptions that it publishes to are deleted however it ended, unless kept.
 
+mod answers;
+mod args;
 mod connection;
 mod fanout;
 mod idle;
+mod open_loop;
+mod process;
 mod publish;
 mod replay;
 mod report;
+mod schedule;
+mod subscribers;
 mod wire;
 
-use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
+use std::{
+    cell::{OnceCell, RefCell},
+    future::Future,
+    rc::Rc,
+    time::Duration,
+};
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
-use infotainer::protocol::{Durability, StoredPublication};
+use infotainer::protocol::SubscriptionId;
 use tokio::{
     task::{JoinHandle, LocalSet},
-    time,
+    time::{self, Instant},
 };
 
 use self::{
-    connection::{Connection, ConnectionError, Endpoint, Outgoing},
-    wire::{Answer, Command, MetaFields, Settings, SubscribedFields},
+    args::{Publications, Subscriptions, Target},
+    connection::{Connection, ConnectionError, Outgoing},
+    process::{CpuMeter, Process},
+    report::Figures,
+    wire::{Answer, Command, MetaFields, Settings},
 };
-use super::{Failure, connect::DEFAULT_SERVER, progress, values};
+use super::{Failure, progress};
 
 /// Handshakes under way at once: the server's listen queue is longer.
 const CONNECTING: usize = 64;
@@ -44,15 +59,15 @@ const CLEANUP: Duration = Duration::from_secs(60);
 const FILES_BESIDES_CONNECTIONS: u64 = 64;
 
 /// Puts load on a running server and says what was reached.
-#[derive(Args, Debug)]
+#[derive(clap::Args, Debug)]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
-    load: Load,
+    load: Loads,
 }
 
 #[derive(Subcommand, Debug)]
-enum Load {
-    /// Publishers that wait for their acknowledgements: acknowledged per second, and how long it took
+enum Loads {
+    /// Publishers: acknowledged per second, and how long it took
     Pub(publish::PubArgs),
     /// One publisher and many subscribers: deliveries per second
     Fanout(fanout::FanoutArgs),
@@ -62,61 +77,28 @@ enum Load {
     Idle(idle::IdleArgs),
 }
 
-/// What every load takes.
-#[derive(Args, Clone, Debug)]
-struct Target {
-    /// The server
-    #[arg(
-        long,
-        env = "INFOTAINER_URL",
-        value_name = "URL",
-        default_value = DEFAULT_SERVER
-    )]
-    server: Endpoint,
+/// One of the loads, as its flags want it.
+trait Load {
+    type Figures: Figures;
 
-    /// When to give up, whatever has been reached
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
-    timeout: Duration,
+    /// What has to be there for it.
+    ///
+    /// # Errors
+    /// If the flags can't be meant.
+    fn plan(&self) -> Result<Plan<'_>, Failure>;
 
-    /// The server's process, if it runs on this machine: says what the load cost it
-    #[arg(long)]
-    pid: Option<u32>,
-
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    /// Puts it on the server.
+    async fn put(&self, bench: &Rc<Bench>) -> Result<Self::Figures, LoadError>;
 }
 
-/// The subscriptions that a load makes.
-#[derive(Args, Clone, Debug)]
-struct Subscriptions {
-    /// The name of the subscription, or the beginning of the names of several [default: bench- and random letters]
-    #[arg(long, value_name = "NAME")]
-    subscription: Option<String>,
-
-    /// Synced, Written or Memory [default: what the server says]
-    #[arg(long, value_name = "LEVEL", value_parser = values::durability)]
-    durability: Option<Durability>,
-
-    /// Leave the subscriptions on the server
-    #[arg(long)]
-    keep: bool,
-}
-
-/// What a load publishes, and when it ends.
-#[derive(Args, Clone, Copy, Debug)]
-struct Publications {
-    /// Bytes of each
-    #[arg(long, value_name = "SIZE", default_value = "128", value_parser = payload_size)]
-    size: u32,
-
-    /// Publish so many
-    #[arg(long, value_name = "COUNT", value_parser = values::positive)]
-    count: Option<u64>,
-
-    /// Publish for so long
-    #[arg(long, value_name = "DURATION", default_value = "5s", conflicts_with = "count", value_parser = values::duration)]
-    duration: Duration,
+/// What a load needs.
+struct Plan<'a> {
+    target: &'a Target,
+    /// Of its subscriptions.
+    names: Vec<String>,
+    /// Whether, and how, it makes the subscriptions.
+    makes: Option<&'a Subscriptions>,
+    connections: usize,
 }
 
 /// Why a load came to nothing.
@@ -130,6 +112,8 @@ enum LoadError {
     NoResponse,
     #[error("the subscription exists and holds publications: name another, or --keep it")]
     InUse,
+    #[error("the subscription was deleted meanwhile")]
+    Deleted,
     #[error("the load did not end within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     #[error("interrupted")]
@@ -146,56 +130,74 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(format!("can't start: {error}")))?;
     LocalSet::new().block_on(&runtime, async {
         match args.load {
-            Load::Pub(args) => publish::run(args).await,
-            Load::Fanout(args) => fanout::run(args).await,
-            Load::Replay(args) => replay::run(args).await,
-            Load::Idle(args) => idle::run(args).await,
+            Loads::Pub(load) => run_load(load).await,
+            Loads::Fanout(load) => run_load(load).await,
+            Loads::Replay(load) => run_load(load).await,
+            Loads::Idle(load) => run_load(load).await,
         }
     })
 }
 
-/// A [`positive`](values::positive) number of what is kept in memory.
-fn number(text: &str) -> Result<usize, String> {
-    /// More sockets than one address can have.
-    const MOST: u64 = 1_000_000;
-    values::positive(text).and_then(|count| match count {
-        0..=MOST => Ok(count as usize),
-        _ => Err(format!("a whole number up to {MOST}")),
-    })
-}
-
-fn payload_size(text: &str) -> Result<u32, String> {
-    values::size(text).and_then(|size| match size {
-        0..=0x100_0000 => Ok(size as u32),
-        _ => Err("a size up to 16MiB".to_owned()),
-    })
+async fn run_load(load: impl Load) -> Result<(), Failure> {
+    let plan = load.plan()?;
+    let bench = Rc::new(Bench::new(&plan)?);
+    let put = load.put(&bench);
+    let outcome = match plan.makes {
+        Some(subscriptions) => bench.run_on(subscriptions, put).await,
+        None => bench.run(put).await,
+    };
+    let figures = outcome.map_err(|error| Failure::Failed(error.to_string()))?;
+    report::print(plan.target, &figures)?;
+    figures
+        .failure()
+        .map_or(Ok(()), |failure| Err(Failure::Failed(failure)))
 }
 
 /// A load on its way: the names of its subscriptions, and what its connections share.
 struct Bench {
     target: Target,
     names: Vec<String>,
+    server: OnceCell<Option<Process>>,
     /// Of all connections: one reads at a time.
     buffer: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Bench {
-    /// A load on the subscriptions of these names, by so many connections.
-    fn new(target: Target, names: Vec<String>, connections: usize) -> Result<Self, Failure> {
-        let needed = connections as u64 + FILES_BESIDES_CONNECTIONS;
+    fn new(plan: &Plan<'_>) -> Result<Self, Failure> {
+        let needed = plan.connections as u64 + FILES_BESIDES_CONNECTIONS;
         match rlimit::increase_nofile_limit(needed) {
             Ok(allowed) if allowed >= needed => {}
             _ => {
                 return Err(Failure::Failed(format!(
-                    "{connections} connections need {needed} open files: raise the hard limit (ulimit -Hn)"
+                    "{} connections need {needed} open files: raise the hard limit (ulimit -Hn)",
+                    plan.connections
                 )));
             }
         }
         Ok(Self {
-            target,
-            names,
+            target: plan.target.clone(),
+            names: plan.names.clone(),
+            server: OnceCell::new(),
             buffer: Rc::default(),
         })
+    }
+
+    /// The subscriptions.
+    fn ids(&self) -> Vec<SubscriptionId> {
+        self.names
+            .iter()
+            .map(|name| SubscriptionId::of_name(name))
+            .collect()
+    }
+
+    /// The server's process, if it is known.
+    fn server_process(&self) -> Option<Process> {
+        self.server.get().cloned().flatten()
+    }
+
+    /// A meter of what the server's process uses from now on.
+    fn cpu(&self) -> Result<CpuMeter, LoadError> {
+        CpuMeter::start(self.server_process())
     }
 
     /// Runs `load` within its time.
@@ -204,6 +206,12 @@ impl Bench {
         load: impl Future<Output = Result<T, LoadError>>,
     ) -> Result<T, LoadError> {
         let limit = self.target.timeout;
+        let load = async {
+            let process = Process::of_server(&self.target).await?;
+            // A load is run once.
+            self.server.get_or_init(|| process);
+            load.await
+        };
         tokio::select! {
             outcome = time::timeout(limit, load) => outcome.unwrap_or(Err(LoadError::TimedOut(limit))),
             _ = tokio::signal::ctrl_c() => Err(LoadError::Interrupted),
@@ -294,57 +302,6 @@ impl Bench {
         Ok(opened?)
     }
 
-    /// Makes `connection` a subscriber; says where it begins and where the subscription ends. Publications may have come behind
-    /// the answer: they are given to `early`.
-    async fn subscribe(
-        &self,
-        connection: &mut Connection,
-        name: &str,
-        from: &'static str,
-        mut early: impl FnMut(StoredPublication<'_>),
-    ) -> Result<SubscribedFields, LoadError> {
-        let subscribe = Command::Subscribe {
-            subscription_id: name,
-            from,
-        };
-        connection.outgoing().send(&[&subscribe.asked(0)]);
-        let mut subscribed = None;
-        loop {
-            if let Some(subscribed) = subscribed {
-                return Ok(subscribed);
-            }
-            connection.ready().await?;
-            self.receive(connection, |received| {
-                match received {
-                    Received::Publication(publication) => early(publication),
-                    Received::Answer(answer) if answer.name == b"Subscribed" => {
-                        subscribed = Some(answer.fields().ok_or(LoadError::NoResponse)?);
-                    }
-                    Received::Answer(_) => {}
-                }
-                Ok(())
-            })?;
-        }
-    }
-
-    /// Reads once from `connection`, a subscriber's; `each` is given what is no error.
-    fn receive(
-        &self,
-        connection: &mut Connection,
-        mut each: impl FnMut(Received<'_>) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError> {
-        connection.read(&mut self.buffer.borrow_mut(), |_, message| {
-            if let Ok((publication, _)) = StoredPublication::split_first(message.frame) {
-                return each(Received::Publication(publication));
-            }
-            let answer = Answer::of(message.payload).ok_or(LoadError::NoResponse)?;
-            match answer.error() {
-                Some(error) => Err(LoadError::Server(error)),
-                None => each(Received::Answer(answer)),
-            }
-        })
-    }
-
     /// Reads once from `connection`; `each` is given the answers.
     fn read(
         &self,
@@ -357,6 +314,19 @@ impl Bench {
         })
     }
 
+    /// A bar for what is published, as long as it is kept; `published` is how much that was.
+    fn publishing(
+        &self,
+        publications: &Publications,
+        published: impl Fn() -> u64 + 'static,
+    ) -> Attached {
+        let (len, unit) = publications.length();
+        let (publications, began) = (*publications, Instant::now());
+        keep_moving(self.progress("publishing", len, unit), move || {
+            publications.position(published(), began.elapsed())
+        })
+    }
+
     /// A bar on stderr; nothing if that is no terminal.
     fn progress(&self, what: &'static str, len: u64, unit: &str) -> ProgressBar {
         let template = format!("{{msg}} {{wide_bar}} {{human_pos}} of {{human_len}} {unit}");
@@ -364,48 +334,14 @@ impl Bench {
     }
 }
 
-impl Subscriptions {
-    /// The names of so many.
-    fn names(&self, count: usize) -> Vec<String> {
-        let prefix = self
-            .subscription
-            .clone()
-            .unwrap_or_else(|| format!("bench-{:08x}", fastrand::u32(..)));
-        match count {
-            1 => vec![prefix],
-            _ => (0..count)
-                .map(|index| format!("{prefix}-{index}"))
-                .collect(),
-        }
-    }
-}
-
-impl Publications {
-    /// Whether one more may be published after so many.
-    fn goes_on(&self, published: u64, elapsed: Duration) -> bool {
-        match self.count {
-            Some(count) => published < count,
-            None => elapsed < self.duration,
-        }
-    }
-
-    /// The length of a progress bar, and what it counts.
-    fn length(&self) -> (u64, &'static str) {
-        match self.count {
-            Some(count) => (count, "publications"),
-            None => (self.duration.as_millis() as u64, "ms"),
-        }
-    }
-}
-
-/// What a subscriber gets.
-enum Received<'a> {
-    Publication(StoredPublication<'a>),
-    Answer(Answer<'a>),
-}
-
 /// A task that ends with its owner.
 struct Attached(JoinHandle<()>);
+
+impl Attached {
+    fn to(task: impl Future<Output = ()> + 'static) -> Self {
+        Self(tokio::task::spawn_local(task))
+    }
+}
 
 impl Drop for Attached {
     fn drop(&mut self) {
@@ -415,11 +351,11 @@ impl Drop for Attached {
 
 /// Moves `bar` until it is dropped.
 fn keep_moving(bar: ProgressBar, position: impl Fn() -> u64 + 'static) -> Attached {
-    Attached(tokio::task::spawn_local(async move {
+    Attached::to(async move {
         let mut tick = time::interval(Duration::from_millis(200));
         loop {
             tick.tick().await;
             bar.set_position(position());
         }
-    }))
+    })
 }

@@ -1,6 +1,7 @@
-//! `infotainer bench pub`: publishers, each with so many publications on their way, that wait for their acknowledgements.
+//! `infotainer bench pub`: publishers, and how long their acknowledgements take.
 //!
-//! A closed loop: an answer is what lets the next publication go. Latency is from sending to `Submitted`.
+//! A closed loop, unless `--rate` is given: each publisher has so many publications on their way, an answer lets the next one go, and
+//! latency is from sending to `Submitted`. With `--rate` it is an open loop ([`open_loop`]).
 
 use std::{cell::RefCell, fmt, rc::Rc, time::Duration};
 
@@ -10,10 +11,14 @@ use serde::Serialize;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    Bench, LoadError, Publications, Subscriptions, Target,
+    Bench, Load, LoadError, Plan,
+    answers::{Answered, Answers, request_id},
+    args::{Publications, Subscriptions, Target, number, rate},
     connection::{Connection, Outgoing},
-    keep_moving, number,
-    report::{self, CpuMeter, Latencies, Percentiles, ServerCpu, grouped},
+    open_loop::{self, OpenLoop},
+    process::ServerCpu,
+    report,
+    schedule::{Kept, Schedule},
     wire::Submission,
 };
 use crate::cli::Failure;
@@ -25,9 +30,14 @@ pub(super) struct PubArgs {
     #[arg(long, value_name = "COUNT", default_value = "64", value_parser = number)]
     publishers: usize,
 
-    /// Publications of each that may wait for their acknowledgement
+    /// Publications of each that may wait for their acknowledgement: a closed loop
     #[arg(long, value_name = "COUNT", default_value = "32", value_parser = number)]
     in_flight: usize,
+
+    /// Publish so many per second, all publishers together, whatever is acknowledged: an open loop. Latency counts from when
+    /// each was to be sent
+    #[arg(long, value_name = "PER-SECOND", conflicts_with = "in_flight", value_parser = rate)]
+    rate: Option<u64>,
 
     /// Subscriptions that are published to in turn
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number)]
@@ -45,106 +55,118 @@ pub(super) struct PubArgs {
 
 /// What was reached.
 #[derive(Serialize)]
-struct Figures {
+pub(super) struct Figures {
     load: &'static str,
     publishers: usize,
-    in_flight: usize,
+    /// None in an open loop.
+    in_flight: Option<usize>,
     subscriptions: usize,
     size: u32,
-    acknowledged: u64,
-    seconds: f64,
-    acknowledged_per_second: f64,
-    latency_us: Percentiles,
-    errors: u64,
-    first_error: Option<String>,
+    #[serde(flatten)]
+    answered: Answered,
+    /// Of an open loop.
+    schedule: Option<Kept>,
     server_cpu: Option<ServerCpu>,
 }
 
-/// What the publishers of a load have in common.
-struct Load {
+impl Load for PubArgs {
+    type Figures = Figures;
+
+    fn plan(&self) -> Result<Plan<'_>, Failure> {
+        if let Some(rate) = self.rate {
+            Schedule::new(rate, &self.publications)?;
+        }
+        Ok(Plan {
+            target: &self.target,
+            names: self.names.names(self.subscriptions),
+            makes: Some(&self.names),
+            connections: self.publishers,
+        })
+    }
+
+    async fn put(&self, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
+        let connections = bench.connect(self.publishers).await?;
+        let cpu = bench.cpu()?;
+        let (answered, schedule) = match self.rate {
+            None => (self.closed_loop(bench, connections).await?, None),
+            Some(rate) => {
+                let (answered, kept) = self.open_loop(bench, connections, rate).await?;
+                (answered, Some(kept))
+            }
+        };
+        Ok(Figures {
+            load: "pub",
+            publishers: self.publishers,
+            in_flight: self.rate.is_none().then_some(self.in_flight),
+            subscriptions: self.subscriptions,
+            size: self.publications.size,
+            server_cpu: cpu.used(answered.acknowledged())?,
+            answered,
+            schedule,
+        })
+    }
+}
+
+impl PubArgs {
+    async fn open_loop(
+        &self,
+        bench: &Rc<Bench>,
+        connections: Vec<Connection>,
+        rate: u64,
+    ) -> Result<(Answered, Kept), LoadError> {
+        let schedule = Schedule::new(rate, &self.publications)
+            .expect("invariant: the plan has the same schedule");
+        let load = OpenLoop::begin(schedule, bench.ids(), self.publications.size);
+        let load = Rc::new(RefCell::new(load));
+        let moving = bench.publishing(&self.publications, {
+            let load = Rc::clone(&load);
+            move || load.borrow().answers.acknowledged()
+        });
+        drop(open_loop::publish(bench, connections, &load).await?);
+        drop(moving);
+        let load = load.borrow();
+        Ok((load.answers.told(), load.kept()))
+    }
+
+    async fn closed_loop(
+        &self,
+        bench: &Rc<Bench>,
+        connections: Vec<Connection>,
+    ) -> Result<Answered, LoadError> {
+        let load = Rc::new(RefCell::new(ClosedLoop {
+            publications: self.publications,
+            subscriptions: bench.ids(),
+            submission: Submission::new(self.publications.size),
+            began: Instant::now(),
+            published: 0,
+            answers: Answers::new(),
+        }));
+        let moving = bench.publishing(&self.publications, {
+            let load = Rc::clone(&load);
+            move || load.borrow().answers.acknowledged()
+        });
+        let mut publishers = JoinSet::new();
+        for connection in connections {
+            let publisher = Publisher::new(connection, self.in_flight);
+            publishers.spawn_local(publisher.run(Rc::clone(bench), Rc::clone(&load)));
+        }
+        while let Some(ended) = publishers.join_next().await {
+            ended.expect("invariant: a publisher neither panics nor is cancelled")?;
+        }
+        drop(moving);
+        let load = load.borrow();
+        Ok(load.answers.told())
+    }
+}
+
+/// What the publishers of a closed loop have in common.
+struct ClosedLoop {
     publications: Publications,
     subscriptions: Vec<SubscriptionId>,
     submission: Submission,
     began: Instant,
-    ended: Instant,
     published: u64,
-    acknowledged: u64,
-    errors: u64,
-    first_error: Option<String>,
-    latencies: Latencies,
-}
-
-/// Runs the load.
-pub(super) async fn run(args: PubArgs) -> Result<(), Failure> {
-    let names = args.names.names(args.subscriptions);
-    let bench = Rc::new(Bench::new(args.target.clone(), names, args.publishers)?);
-    let figures = bench
-        .run_on(&args.names, publish(&args, &bench))
-        .await
-        .map_err(|error| Failure::Failed(error.to_string()))?;
-    report::print(&args.target, &figures)?;
-    match figures.first_error {
-        None => Ok(()),
-        Some(error) => Err(Failure::Failed(format!(
-            "{} publications were answered with an error, the first with {error}",
-            grouped(figures.errors as f64)
-        ))),
-    }
-}
-
-async fn publish(args: &PubArgs, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
-    let connections = bench.connect(args.publishers).await?;
-    let cpu = CpuMeter::start(args.target.pid)?;
-    let began = Instant::now();
-    let load = Rc::new(RefCell::new(Load {
-        publications: args.publications,
-        subscriptions: bench
-            .names
-            .iter()
-            .map(|name| SubscriptionId::of_name(name))
-            .collect(),
-        submission: Submission::new(args.publications.size),
-        began,
-        ended: began,
-        published: 0,
-        acknowledged: 0,
-        errors: 0,
-        first_error: None,
-        latencies: Latencies::new(),
-    }));
-    let (len, unit) = args.publications.length();
-    let bar = bench.progress("publishing", len, unit);
-    let moving = keep_moving(bar, {
-        let load = Rc::clone(&load);
-        move || load.borrow().position()
-    });
-
-    let mut publishers = JoinSet::new();
-    for connection in connections {
-        let publisher = Publisher::new(connection, args.in_flight);
-        publishers.spawn_local(publisher.run(Rc::clone(bench), Rc::clone(&load)));
-    }
-    while let Some(ended) = publishers.join_next().await {
-        ended.expect("invariant: a publisher neither panics nor is cancelled")?;
-    }
-    drop(moving);
-
-    let load = load.borrow();
-    let seconds = (load.ended - load.began).as_secs_f64();
-    Ok(Figures {
-        load: "pub",
-        publishers: args.publishers,
-        in_flight: args.in_flight,
-        subscriptions: args.subscriptions,
-        size: args.publications.size,
-        acknowledged: load.acknowledged,
-        seconds,
-        acknowledged_per_second: load.acknowledged as f64 / seconds.max(f64::MIN_POSITIVE),
-        latency_us: load.latencies.percentiles(),
-        errors: load.errors,
-        first_error: load.first_error.clone(),
-        server_cpu: cpu.used(load.acknowledged)?,
-    })
+    answers: Answers,
 }
 
 struct Publisher {
@@ -154,13 +176,14 @@ struct Publisher {
 
 /// What of one publisher waits for its answer: a request id is a place in this table.
 struct Sent {
-    at: Vec<Instant>,
+    /// From the beginning.
+    at: Vec<Duration>,
     free: Vec<u32>,
 }
 
 impl Publisher {
     fn new(connection: Connection, in_flight: usize) -> Self {
-        let at = vec![Instant::now(); in_flight];
+        let at = vec![Duration::ZERO; in_flight];
         let free = (0..in_flight as u32).collect();
         Self {
             connection,
@@ -168,7 +191,11 @@ impl Publisher {
         }
     }
 
-    async fn run(mut self, bench: Rc<Bench>, load: Rc<RefCell<Load>>) -> Result<(), LoadError> {
+    async fn run(
+        mut self,
+        bench: Rc<Bench>,
+        load: Rc<RefCell<ClosedLoop>>,
+    ) -> Result<(), LoadError> {
         loop {
             load.borrow_mut()
                 .send(&mut self.sent, self.connection.outgoing());
@@ -177,35 +204,29 @@ impl Publisher {
             }
             self.connection.ready().await?;
             let load = &mut *load.borrow_mut();
-            let now = Instant::now();
+            let now = load.began.elapsed();
             bench.read(&mut self.connection, |_, answer| {
-                let error = answer.error();
-                let Some(request_id) = answer.request_id else {
-                    return error.map_or(Ok(()), |error| Err(LoadError::Server(error)));
+                let Some(slot) = request_id(&answer)? else {
+                    return Ok(());
                 };
-                let slot = u32::try_from(request_id).map_err(|_| LoadError::NoResponse)?;
-                let sent_at = *self
-                    .sent
-                    .at
-                    .get(slot as usize)
-                    .ok_or(LoadError::NoResponse)?;
+                let sent_at = self.sent.at.get(slot as usize);
+                let sent_at = *sent_at.ok_or(LoadError::NoResponse)?;
                 self.sent.free.push(slot);
-                load.answered(error, now - sent_at);
+                load.answers.add(&answer, sent_at, now);
                 Ok(())
             })?;
-            load.ended = now;
         }
     }
 }
 
-impl Load {
+impl ClosedLoop {
     /// Publishes as much as may be on its way.
     fn send(&mut self, sent: &mut Sent, outgoing: &mut Outgoing) {
         if sent.free.is_empty() {
             return;
         }
-        let now = Instant::now();
-        while self.publications.goes_on(self.published, now - self.began)
+        let now = self.began.elapsed();
+        while self.publications.goes_on(self.published, now)
             && let Some(slot) = sent.free.pop()
         {
             let subscription = self.published as usize % self.subscriptions.len();
@@ -216,46 +237,48 @@ impl Load {
                 .asked(slot, self.subscriptions[subscription])]);
         }
     }
+}
 
-    fn answered(&mut self, error: Option<String>, latency: Duration) {
-        match error {
-            None => {
-                self.acknowledged += 1;
-                self.latencies.add(latency);
-            }
-            Some(error) => {
-                self.errors += 1;
-                self.first_error.get_or_insert(error);
-            }
-        }
-    }
-
-    fn position(&self) -> u64 {
-        match self.publications.count {
-            Some(_) => self.acknowledged,
-            None => self.began.elapsed().as_millis() as u64,
-        }
+impl report::Figures for Figures {
+    fn failure(&self) -> Option<String> {
+        self.answered.failure()
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            publishers,
+            subscriptions,
+            size,
+            ..
+        } = self;
+        write!(
+            f,
+            "publishers    {publishers}, {size} bytes, to {subscriptions} subscriptions; "
+        )?;
+        let since = match self.in_flight {
+            Some(in_flight) => {
+                writeln!(f, "a closed loop of {in_flight} in flight each")?;
+                "it was sent"
+            }
+            None => {
+                writeln!(f, "an open loop")?;
+                "it was due"
+            }
+        };
+        if let Some(kept) = &self.schedule {
+            write!(f, "{kept}")?;
+        }
+        write!(f, "{}", self.answered)?;
         writeln!(
             f,
-            "publishers    {} x {} in flight, {} bytes, to {} subscriptions",
-            self.publishers, self.in_flight, self.size, self.subscriptions
+            "latency       {} from when {since}",
+            self.answered.latency_us
         )?;
-        writeln!(
-            f,
-            "acknowledged  {} in {:.2} s: {} per second",
-            grouped(self.acknowledged as f64),
-            self.seconds,
-            grouped(self.acknowledged_per_second)
-        )?;
-        writeln!(f, "latency       {}", self.latency_us)?;
         if let Some(cpu) = &self.server_cpu {
             writeln!(f, "server CPU    {cpu}")?;
         }
-        writeln!(f, "errors        {}", self.errors)
+        Ok(())
     }
 }

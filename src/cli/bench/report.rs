@@ -1,15 +1,12 @@
 //! What a load says at its end: figures for a person, or one JSON object.
 
-use std::{fmt, fs, io, io::Write, time::Duration};
+use std::{fmt, io, io::Write, time::Duration};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{LoadError, Target};
+use super::args::Target;
 use crate::cli::{Failure, output::unwritten};
-
-/// Linux tells the time of a process in these, on every architecture.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The longest latency that is told apart.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -26,20 +23,6 @@ pub(super) struct Percentiles {
     #[serde(rename = "p99.9")]
     p999: f64,
     max: f64,
-}
-
-/// What the server's process used.
-#[derive(Serialize)]
-pub(super) struct ServerCpu {
-    pub(super) seconds: f64,
-    /// Of the load's work: 0 while less than one tick was used.
-    pub(super) per_cpu_second: f64,
-}
-
-/// The server's process at the beginning of a load.
-pub(super) struct CpuMeter {
-    pid: Option<u32>,
-    before: f64,
 }
 
 impl Latencies {
@@ -88,76 +71,21 @@ impl fmt::Display for Percentiles {
     }
 }
 
-impl CpuMeter {
-    pub(super) fn start(pid: Option<u32>) -> Result<Self, LoadError> {
-        let before = pid.map_or(Ok(0.0), cpu_seconds)?;
-        Ok(Self { pid, before })
-    }
-
-    /// What was used since the start, for `work` things.
-    pub(super) fn used(&self, work: u64) -> Result<Option<ServerCpu>, LoadError> {
-        let Some(pid) = self.pid else {
-            return Ok(None);
-        };
-        let seconds = cpu_seconds(pid)? - self.before;
-        let per_cpu_second = if seconds > 0.0 {
-            work as f64 / seconds
-        } else {
-            0.0
-        };
-        Ok(Some(ServerCpu {
-            seconds,
-            per_cpu_second,
-        }))
+/// What a load comes to.
+pub(super) trait Figures: Serialize + fmt::Display {
+    /// What was not as it has to be, if anything.
+    fn failure(&self) -> Option<String> {
+        None
     }
 }
 
-impl fmt::Display for ServerCpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:.2} s, {} per CPU second",
-            self.seconds,
-            grouped(self.per_cpu_second)
-        )
-    }
-}
-
-/// User and system time of a process and all its threads (proc_pid_stat(5), fields 14 and 15).
-fn cpu_seconds(pid: u32) -> Result<f64, LoadError> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .map_err(|error| LoadError::Pid(pid, error))?;
-    used_ticks(&stat)
-        .map(|ticks| ticks as f64 / TICKS_PER_SECOND)
-        .ok_or_else(|| LoadError::Pid(pid, io::ErrorKind::InvalidData.into()))
-}
-
-/// Bytes of memory that a process has resident (proc_pid_status(5)).
-pub(super) fn resident(pid: u32) -> Result<u64, LoadError> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))
-        .map_err(|error| LoadError::Pid(pid, error))?;
-    let kib = status.lines().find_map(|line| {
-        let rest = line.strip_prefix("VmRSS:")?;
-        rest.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    kib.map(|kib| kib * 1024)
-        .ok_or_else(|| LoadError::Pid(pid, io::ErrorKind::InvalidData.into()))
-}
-
-fn used_ticks(stat: &str) -> Option<u64> {
-    // The program's name is in parentheses, and may hold anything.
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let mut fields = behind_name.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+/// What is said of a load whose subscribers missed something.
+pub(super) fn broken_sequence(times: u64) -> Option<String> {
+    (times > 0).then(|| format!("sequences did not follow each other {times} times"))
 }
 
 /// Prints `figures`.
-pub(super) fn print<F: Serialize + fmt::Display>(
-    target: &Target,
-    figures: &F,
-) -> Result<(), Failure> {
+pub(super) fn print(target: &Target, figures: &impl Figures) -> Result<(), Failure> {
     let text = if target.json {
         serde_json::to_string(figures)
             .map_err(|error| Failure::Failed(format!("the figures are no JSON: {error}")))?
@@ -177,6 +105,11 @@ fn time(micros: f64) -> String {
     }
 }
 
+/// How much of something comes to one of something else; 0 if that is nothing.
+pub(super) fn ratio(of: f64, to: f64) -> f64 {
+    if to > 0.0 { of / to } else { 0.0 }
+}
+
 /// A whole number in groups of three digits.
 pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
@@ -193,13 +126,6 @@ pub(super) fn grouped(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_time_is_found_behind_any_name() {
-        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 9 0 100";
-        assert_eq!(used_ticks(stat), Some(300));
-        assert_eq!(used_ticks("7 (a"), None);
-    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

@@ -16,14 +16,29 @@ impl Submission {
     const HEAD: &[u8] = b"\xa1\x71SubmitPublication\xa2\x6fsubscription_id\x50";
     const REQUEST_ID_AT: usize = 2;
     const SUBSCRIPTION_AT: usize = Self::ENVELOPE.len() + Self::HEAD.len();
+    /// The head of a byte string whose length has four bytes.
+    const DATA: &[u8] = b"\x6asubmission\x5a";
+    const DATA_AT: usize = Self::SUBSCRIPTION_AT + 16 + Self::DATA.len() + 4;
 
     /// A submission of `size` random bytes.
     pub(super) fn new(size: u32) -> Self {
         let mut message = [Self::ENVELOPE, Self::HEAD, &[0; 16]].concat();
-        message.extend_from_slice(b"\x6asubmission\x5a");
+        message.extend_from_slice(Self::DATA);
         message.extend_from_slice(&size.to_be_bytes());
         message.extend((0..size).map(|_| fastrand::u8(..)));
         Self { message }
+    }
+
+    /// Writes `number` at the beginning of the payload, if there is room.
+    pub(super) fn number(&mut self, number: u32) {
+        if let Some(begin) = self.message[Self::DATA_AT..].first_chunk_mut() {
+            *begin = number.to_be_bytes();
+        }
+    }
+
+    /// The number at the beginning of a payload.
+    pub(super) fn number_of(payload: &[u8]) -> Option<u32> {
+        payload.first_chunk().copied().map(u32::from_be_bytes)
     }
 
     /// The message that asks for an answer under `request_id`.
@@ -55,6 +70,7 @@ pub(super) enum Command<'a> {
     },
     Subscribe {
         subscription_id: &'a str,
+        kind: &'static str,
         from: &'static str,
     },
     GetSubscription {
@@ -103,10 +119,18 @@ pub(super) struct SubscribedFields {
     pub(super) last_sequence: u64,
 }
 
+/// What of `Gap` a load needs.
+#[derive(Deserialize)]
+pub(super) struct GapFields {
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
 /// What of `SubscriptionMeta` a load needs.
 #[derive(Deserialize)]
 pub(super) struct MetaFields {
     pub(super) last_sequence: u64,
+    pub(super) connected: u64,
 }
 
 impl<'m> Answer<'m> {
@@ -170,6 +194,7 @@ mod tests {
     #[test]
     fn submissions_are_what_the_server_reads() {
         let mut submission = Submission::new(300);
+        submission.number(70_000);
         let id = SubscriptionId::of_name("a");
         let asked = Bytes::copy_from_slice(submission.asked(7, id));
         let bare = Bytes::copy_from_slice(submission.bare(id));
@@ -182,7 +207,17 @@ mod tests {
                 (got, submit.subscription.id, submit.submission.len()),
                 (request_id, id, 300)
             );
+            assert_eq!(Submission::number_of(&submit.submission), Some(70_000));
         }
+    }
+
+    #[test]
+    fn a_payload_without_room_for_a_number_has_none() {
+        let mut submission = Submission::new(3);
+        let before = submission.bare(SubscriptionId::of_name("a")).to_vec();
+        submission.number(u32::MAX);
+        assert_eq!(submission.bare(SubscriptionId::of_name("a")), before);
+        assert_eq!(Submission::number_of(&[0; 3]), None);
     }
 
     #[test]
@@ -197,6 +232,7 @@ mod tests {
             },
             Command::Subscribe {
                 subscription_id: name,
+                kind: "Broadcast",
                 from: "First",
             },
             Command::GetSubscription {
