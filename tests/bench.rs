@@ -128,6 +128,59 @@ fn pub_says_which_loop_its_latencies_are_of() {
 }
 
 #[test]
+fn sub_receives_what_others_publish() {
+    let served = serve();
+    let names = ["--subscription", "news", "--subscriptions", "3"];
+    let end = ["--from", "first", "--count", "600"];
+    let sub = ["sub", "--subscribers", "6"];
+    // Whichever is first.
+    let receiving = served.begin(&[&sub[..], &names, &end].concat());
+    served.figures(&[&["pub", "--count", "300", "--keep"][..], &names].concat());
+    let received = figures(&receiving.wait_with_output().unwrap());
+    assert_eq!(received["deliveries"], 600);
+    assert_eq!(received["bytes"], 600 * 128);
+    for nothing in ["gaps", "missing", "holes", "deleted"] {
+        assert_eq!(received[nothing], 0, "{nothing}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sub_ends_with_its_subscription_and_says_so_if_that_was_too_early() {
+    let served = serve();
+    let mut client = served.0.client().await;
+    for (count, code) in [("10", 0), ("11", 1)] {
+        let receiving = served.begin(&["sub", "--subscription", "news", "--count", count]);
+        eventually("it subscribes", async || {
+            let fields = fields! { "subscription_id": "news" };
+            let meta = client.ask("GetSubscription", fields).await;
+            meta.name == "SubscriptionMeta" && meta.number("connected") == 1
+        })
+        .await;
+        let load = ["pub", "--subscription", "news", "--count", "10"];
+        let url = served.url();
+        tokio::task::spawn_blocking(move || {
+            figures(&bench(&url, &[&load[..], &["--json"]].concat()))
+        })
+        .await
+        .unwrap();
+        let output = receiving.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let received: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(received["deliveries"], 10);
+    }
+}
+
+#[test]
+fn sub_ends_by_its_time_behind_the_first_delivery() {
+    let served = serve();
+    let name = ["--subscription", "news"];
+    served.figures(&[&["pub", "--count", "20", "--keep"][..], &name].concat());
+    let load = ["sub", "--from", "first", "--duration", "100ms"];
+    let received = served.figures(&[&load[..], &name].concat());
+    assert_eq!(received["deliveries"], 20);
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn the_servers_process_is_found_by_its_end_of_a_connection() {
     let served = serve();
@@ -226,6 +279,8 @@ fn a_load_that_can_not_be_meant_ends_with_2() {
         &["pub", "--count", "1", "--duration", "1s"],
         &["fanout", "--size", "1GiB"],
         &["replay"],
+        &["sub"],
+        &["sub", "--subscription", "a", "--from", "last"],
         &["pub", "--rate", "0"],
         &["pub", "--rate", "1", "--in-flight", "1"],
         &["pub", "--rate", "1000000", "--duration", "2h"],

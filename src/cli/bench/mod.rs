@@ -15,6 +15,7 @@ mod idle;
 mod open_loop;
 mod process;
 mod publish;
+mod receive;
 mod replay;
 mod report;
 mod schedule;
@@ -69,6 +70,8 @@ pub(super) struct BenchArgs {
 enum Loads {
     /// Publishers: acknowledged per second, and how long it took
     Pub(publish::PubArgs),
+    /// Subscribers of what others publish: deliveries per second
+    Sub(receive::SubArgs),
     /// One publisher and many subscribers: deliveries per second
     Fanout(fanout::FanoutArgs),
     /// Subscribers that get all that a subscription holds, from the oldest: deliveries per second
@@ -131,6 +134,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     LocalSet::new().block_on(&runtime, async {
         match args.load {
             Loads::Pub(load) => run_load(load).await,
+            Loads::Sub(load) => run_load(load).await,
             Loads::Fanout(load) => run_load(load).await,
             Loads::Replay(load) => run_load(load).await,
             Loads::Idle(load) => run_load(load).await,
