@@ -128,6 +128,52 @@ fn pub_says_which_loop_its_latencies_are_of() {
 }
 
 #[test]
+fn latency_is_told_of_every_acknowledgement_and_every_delivery() {
+    let served = serve();
+    let load = ["latency", "--publishers", "2", "--subscribers", "5"];
+    let rate = ["--rate", "1000", "--count", "200"];
+    for durability in ["Synced", "Memory"] {
+        let durability = ["--durability", durability];
+        let figures = served.figures(&[&load[..], &rate, &durability].concat());
+        assert_eq!(figures["published"], 200);
+        assert_eq!(figures["acknowledged"], 200);
+        assert_eq!(figures["deliveries"], 1000);
+        assert_eq!(figures["holes"], 0);
+        assert_eq!(figures["peers"], Value::Null);
+        assert_told(&figures["latency_us"]);
+        assert_told(&figures["delivery_latency_us"]);
+    }
+}
+
+#[test]
+fn peers_that_do_what_no_good_one_does_take_nothing_from_the_others() {
+    let served = serve();
+    let load = ["latency", "--subscribers", "3", "--rate", "500"];
+    let bulk = ["--count", "100", "--size", "20KiB"];
+    let peers = [
+        "--stalled",
+        "2",
+        "--slow",
+        "1",
+        "--slow-rate",
+        "100",
+        "--half-open",
+        "1",
+        "--deaf",
+        "1",
+    ];
+    let figures = served.figures(&[&load[..], &bulk, &peers].concat());
+    assert_eq!(figures["deliveries"], 300);
+    assert_eq!(figures["holes"], 0);
+    let peers = &figures["peers"];
+    for (kind, count) in [("stalled", 2), ("slow", 1), ("half_open", 1), ("deaf", 1)] {
+        assert_eq!(peers[kind], count);
+    }
+    // None of them was away for as long as it takes to notice.
+    assert_eq!(peers["subscribed_at_end"], 4);
+}
+
+#[test]
 fn sub_receives_what_others_publish() {
     let served = serve();
     let names = ["--subscription", "news", "--subscriptions", "3"];
@@ -284,6 +330,7 @@ fn a_load_that_can_not_be_meant_ends_with_2() {
         &["pub", "--rate", "0"],
         &["pub", "--rate", "1", "--in-flight", "1"],
         &["pub", "--rate", "1000000", "--duration", "2h"],
+        &["latency", "--size", "3"],
     ] {
         let output = bench("ws://127.0.0.1:1/ws", args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -12,7 +12,9 @@ mod args;
 mod connection;
 mod fanout;
 mod idle;
+mod latency;
 mod open_loop;
+mod peers;
 mod process;
 mod publish;
 mod receive;
@@ -74,6 +76,8 @@ enum Loads {
     Sub(receive::SubArgs),
     /// One publisher and many subscribers: deliveries per second
     Fanout(fanout::FanoutArgs),
+    /// Publications at a fixed rate: how long each takes to its acknowledgement, and to every subscriber
+    Latency(latency::LatencyArgs),
     /// Subscribers that get all that a subscription holds, from the oldest: deliveries per second
     Replay(replay::ReplayArgs),
     /// Subscribers that get nothing: what each costs the server
@@ -117,6 +121,8 @@ enum LoadError {
     InUse,
     #[error("the subscription was deleted meanwhile")]
     Deleted,
+    #[error("somebody else publishes to the subscription")]
+    Foreign,
     #[error("the load did not end within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     #[error("interrupted")]
@@ -136,6 +142,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
             Loads::Pub(load) => run_load(load).await,
             Loads::Sub(load) => run_load(load).await,
             Loads::Fanout(load) => run_load(load).await,
+            Loads::Latency(load) => run_load(load).await,
             Loads::Replay(load) => run_load(load).await,
             Loads::Idle(load) => run_load(load).await,
         }

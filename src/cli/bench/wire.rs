@@ -14,6 +14,8 @@ impl Submission {
     /// Array of two, and the head of a request id of four bytes.
     const ENVELOPE: &[u8] = b"\x82\x1a\0\0\0\0";
     const HEAD: &[u8] = b"\xa1\x71SubmitPublication\xa2\x6fsubscription_id\x50";
+    /// Bytes of payload that a number takes.
+    pub(super) const NUMBER: u32 = 4;
     const REQUEST_ID_AT: usize = 2;
     const SUBSCRIPTION_AT: usize = Self::ENVELOPE.len() + Self::HEAD.len();
     /// The head of a byte string whose length has four bytes.
