@@ -21,12 +21,16 @@ use super::{
     backlog::{Backlog, Task},
     catalogue::{Catalogue, CatalogueError, Meta, SegmentEntry},
     index::Index,
+    journal::JournalFile,
     segment::{SegmentError, SegmentId},
     state_log::StateLog,
     store::{self, Store},
 };
 use crate::memory;
 use tidying::Merging;
+
+/// What sealing takes for each log is worth being given back from so many on: that holds up whoever needs memory meanwhile.
+const MANY_LOGS: usize = 10_000;
 
 /// What the background thread works with.
 pub(crate) struct Background {
@@ -137,10 +141,16 @@ impl Worker {
                     return;
                 }
                 Task::Make => self.make(),
+                Task::Note(note) => {
+                    self.store.note_running(note);
+                    Ok(())
+                }
                 Task::Seal(journal) => {
                     let sealed = self.seal(journal);
-                    memory::give_back();
-                    sealed.and_then(|()| self.made_room())
+                    if matches!(sealed, Ok(logs) if logs >= MANY_LOGS) {
+                        memory::give_back();
+                    }
+                    sealed.and_then(|_| self.made_room())
                 }
                 Task::Drop(dead) => self.drop_runs(dead).and_then(|()| self.made_room()),
                 Task::Merged => {
@@ -152,7 +162,10 @@ impl Worker {
             };
             match done {
                 Ok(()) => {}
-                Err(Trouble::Full) => self.set_full(true),
+                Err(Trouble::Full) => match self.backlog.take_surplus() {
+                    Some(spare) => self.give_up(&spare),
+                    None => self.set_full(true),
+                },
                 Err(Trouble::Fatal(why)) => self.fail(&why),
             }
         }
@@ -166,6 +179,14 @@ impl Worker {
         self.set_full(false);
         self.tell_space();
         Ok(())
+    }
+
+    /// Removes a journal that nobody waits for, for the room.
+    fn give_up(&self, journal: &JournalFile) {
+        if let Err(error) = journal.remove() {
+            log::warn!("{} is left behind: {error}", journal.path().display());
+        }
+        self.backlog.retry_soon();
     }
 
     /// Makes what is written now durable. Through a file handle of its own, so that a failure is not kept from the writer.

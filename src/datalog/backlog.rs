@@ -9,8 +9,9 @@
 //!   reserve ──────────────────┘  on a full disk only
 //! ```
 //!
-//! Invariants: at most `max_unsealed` journals are in use, the current one included, unless the disk is full; one spare is
-//! kept ready beside them, and one reserve, so that state can still be changed on a full disk.
+//! Invariants: at most `max_unsealed` journals are in use, the current one included, unless the disk is full. Beside them one
+//! spare is kept ready, or two of those that were sealed, so that under steady load files only change hands and none is made;
+//! and one reserve, so that state can still be changed on a full disk.
 
 use std::{
     collections::VecDeque,
@@ -29,11 +30,14 @@ use super::{
     Space,
     journal::{JournalFile, Unsealed},
     segment::RunDescriptor,
-    store::is_disk_full,
+    store::{RunNote, is_disk_full},
 };
 
 /// How long to wait before a full disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Spares that are kept: the one that is taken next, and what was sealed meanwhile.
+const SPARES: usize = 2;
 
 /// Of the usual size of a journal, what a start goes on in if there is no room for more.
 const LEAST_SHARE: u64 = 32;
@@ -53,7 +57,8 @@ pub(crate) struct Backlog {
 
 #[derive(Debug, Default)]
 struct State {
-    spare: Option<JournalFile>,
+    /// The newest last.
+    spares: Vec<JournalFile>,
     reserve: Option<JournalFile>,
     unsealed: VecDeque<Unsealed>,
     dead: Vec<RunDescriptor>,
@@ -67,6 +72,8 @@ struct State {
     stopping: bool,
     /// Something that may lead to merging or unlinking happened.
     untidy: bool,
+    /// What is to be noted of the run, the newest only.
+    note: Option<RunNote>,
     /// A merge is under way, or was and is not yet known.
     merging: bool,
     merged: bool,
@@ -77,11 +84,12 @@ struct State {
 #[cfg(test)]
 impl State {
     fn wants_something(&self) -> bool {
-        self.spare.is_none()
+        self.spares.is_empty()
             || self.reserve.is_none()
             || !self.unsealed.is_empty()
             || !self.dead.is_empty()
             || self.untidy
+            || self.note.is_some()
             || self.merged
     }
 }
@@ -91,6 +99,8 @@ impl State {
 pub(crate) enum Task {
     /// Make a journal file.
     Make,
+    /// Note how far the log is synced.
+    Note(RunNote),
     Seal(Unsealed),
     /// Drop runs that are dead.
     Drop(Vec<RunDescriptor>),
@@ -133,7 +143,7 @@ impl Backlog {
     fn space_of(&self, state: &State) -> Space {
         // Records that the caller did not count when it was told what is guaranteed.
         let slack = (self.journal_size / 16).min(256 << 10);
-        let room = if state.spare.is_some() && self.may_rotate(state) {
+        let room = if !state.spares.is_empty() && self.may_rotate(state) {
             self.journal_size
         } else if state.full.is_some() && state.reserve.is_none() {
             0
@@ -169,7 +179,7 @@ impl Backlog {
                 return made.map_err(|error| format!("making a journal: {error}").into());
             }
             if full || self.may_rotate(&state) {
-                let mut taken = state.spare.take();
+                let mut taken = state.spares.pop();
                 if taken.is_none() && full {
                     taken = state.reserve.take();
                 }
@@ -192,6 +202,12 @@ impl Backlog {
         self.changed.notify_all();
     }
 
+    /// Asks for a note, in place of one that was asked for and not made yet.
+    pub(crate) fn note(&self, note: RunNote) {
+        self.state.lock().note = Some(note);
+        self.changed.notify_all();
+    }
+
     /// Hands dead runs over. What killed them must be synced.
     pub(crate) fn bury(&self, dead: Vec<RunDescriptor>) {
         if dead.is_empty() {
@@ -210,13 +226,16 @@ impl Backlog {
             if state.stopping || state.failed.is_some() {
                 return Task::Stop;
             }
+            if let Some(note) = state.note.take() {
+                return Task::Note(note);
+            }
             // On a full disk, letting go of something is what helps.
             if !blocked && state.full.is_some() && !state.dead.is_empty() {
                 return Task::Drop(std::mem::take(&mut state.dead));
             }
             // There may be no room for a journal, and yet for what is live in one that waits, which frees it.
             let seals_first = state.full.is_some() && !state.unsealed.is_empty() && state.made_last;
-            if !blocked && state.spare.is_none() && !seals_first {
+            if !blocked && state.spares.is_empty() && !seals_first {
                 state.made_last = true;
                 return Task::Make;
             }
@@ -263,17 +282,26 @@ impl Backlog {
             return Err(file);
         }
         let mut state = self.state.lock();
-        let place = if state.spare.is_none() {
-            &mut state.spare
+        if state.spares.is_empty() {
+            state.spares.push(file);
         } else if state.reserve.is_none() {
-            &mut state.reserve
+            state.reserve = Some(file);
+        } else if state.spares.len() < SPARES && state.full.is_none() {
+            state.spares.push(file);
         } else {
             return Err(file);
-        };
-        *place = Some(file);
+        }
         drop(state);
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// A spare that can be done without where room is short.
+    pub(crate) fn take_surplus(&self) -> Option<JournalFile> {
+        let mut state = self.state.lock();
+        (state.spares.len() > 1)
+            .then(|| state.spares.pop())
+            .flatten()
     }
 
     /// From now on everything that takes more room than this fails.
@@ -378,9 +406,16 @@ impl Backlog {
         self.state.lock().untidy = true;
     }
 
+    /// Commits may have to wait for background work: it should be done as fast as it can.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let state = self.state.lock();
+        let is_over = state.stopping || state.failed.is_some();
+        is_over || state.full.is_some() || state.unsealed.len() > 1 || state.spares.is_empty()
+    }
+
     /// Whether another journal can be begun at once.
     pub(crate) fn has_spare(&self) -> bool {
-        self.state.lock().spare.is_some()
+        !self.state.lock().spares.is_empty()
     }
 
     /// Notes whether the disk is full. True if that is new.

@@ -7,7 +7,8 @@
 use std::{
     fs::{self, TryLockError},
     io,
-    os::unix::fs::FileExt,
+    ops::Range,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
 };
 
@@ -64,6 +65,15 @@ impl File {
         self.file.set_len(len)
     }
 
+    /// Lets the system begin to write what was changed in a range, so that a later sync has less to wait for. Makes nothing durable,
+    /// and an error is left to the sync.
+    pub(crate) fn start_writing(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        start_writing(&self.file, range);
+        #[cfg(not(target_os = "linux"))]
+        let _ = range; // the system writes when it likes
+    }
+
     /// Makes content durable, and of the metadata what is needed to read it.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
@@ -82,6 +92,19 @@ impl File {
     /// Locks it for everybody who only looks.
     pub(crate) fn try_lock_shared(&self) -> Result<(), TryLockError> {
         self.file.try_lock_shared()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "std does not offer this call")]
+fn start_writing(file: &fs::File, range: Range<u64>) {
+    let (Ok(start), Ok(len)) = (range.start.try_into(), (range.end - range.start).try_into())
+    else {
+        return;
+    };
+    // SAFETY: the descriptor is open as long as `file` is, and no memory is handed over.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE);
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     journal::JournalWriter,
     recovery,
     segment::RunDescriptor,
-    store::{During, Lost, Store, Synced, is_disk_full},
+    store::{During, Lost, RunNote, Store, Synced, is_disk_full},
     units::Source,
 };
 use crate::protocol::{PublicationId, Sequence};
@@ -93,7 +93,11 @@ impl DataLog {
             end: !recovered.uncertain.is_empty(),
         };
         store
-            .mark_running((next_generation, last_batch + 1), lost, None)
+            .mark_running(RunNote {
+                began: (next_generation, last_batch + 1),
+                lost,
+                synced: None,
+            })
             .during(|| "marking the data directory as in use".into())?;
         let index = source.index.clone();
         let journal = JournalWriter::new(store.id(), Arc::new(file), next_generation, last_batch);
@@ -251,7 +255,8 @@ impl DataLog {
     }
 
     /// Notes what of the current journal is synced, once for each, and that what was found lost is answered: new epochs, where
-    /// they are needed, are in the first batch. Without it, the next start judges less or asks again.
+    /// they are needed, are in the first batch. Without it, the next start judges less or asks again. Only the first batches of a
+    /// run wait for that; of a later journal, the background thread notes it.
     fn note_synced(&mut self) {
         let (generation, number) = (self.journal.generation(), self.journal.number());
         // Not while the last batch is in the journal before: that may be sealed, and this one be empty.
@@ -260,6 +265,7 @@ impl DataLog {
         if !is_new && !is_answered {
             return;
         }
+        let is_first = is_answered || self.noted == Synced::default();
         if is_new {
             self.noted = Synced {
                 generation,
@@ -270,9 +276,15 @@ impl DataLog {
         if is_answered {
             self.lost = Lost::default();
         }
-        let synced = (self.noted != Synced::default()).then_some(self.noted);
-        if let Err(error) = self.store.mark_running(self.began, self.lost, synced) {
-            log::warn!("how far the log is synced could not be noted: {error}");
+        let note = RunNote {
+            began: self.began,
+            lost: self.lost,
+            synced: (self.noted != Synced::default()).then_some(self.noted),
+        };
+        if is_first {
+            self.store.note_running(note);
+        } else {
+            self.backlog.note(note);
         }
     }
 

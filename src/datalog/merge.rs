@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::LogNumber;
 use super::index::Live;
+use super::pace::Pace;
 use super::seal::LiveWriter;
 use super::segment::{
     Damaged, Footer, RunDescriptor, SegmentError, SegmentFile, SegmentHeader, SegmentId,
@@ -62,13 +63,14 @@ pub(crate) fn merge(
     live: &dyn Fn(LogNumber) -> Option<Sequence>,
     segments: &Path,
     id: SegmentId,
+    pace: &Pace<'_>,
 ) -> Result<Merged, MergeError> {
     let footers = inputs
         .iter()
         .map(|file| file.footer())
         .collect::<Result<Vec<_>, _>>()
         .map_err(MergeError::Input)?;
-    let mut output = LiveWriter::new(segments, merged_header(id, &footers), live);
+    let mut output = LiveWriter::new(segments, merged_header(id, &footers), live, pace);
     let mut damaged = Vec::new();
     let mut runs: Vec<_> = footers
         .iter()
@@ -231,7 +233,7 @@ mod tests {
             .zip(inputs)
             .map(|(id, logs)| segment(dir, header(id), logs).0)
             .collect();
-        let merged = merge(&files, live, dir, SegmentId(100)).unwrap();
+        let merged = merge(&files, live, dir, SegmentId(100), &Pace::hurried()).unwrap();
         let logs = match &merged.segment {
             None => Logs::new(),
             Some(summary) => {
@@ -296,7 +298,14 @@ mod tests {
         let mut bytes = fs::read(file.path()).unwrap();
         bytes[hit.offset as usize + 5] ^= 1;
         fs::write(file.path(), bytes).unwrap();
-        let merged = merge(&[file], &everything, dir.path(), SegmentId(2)).unwrap();
+        let merged = merge(
+            &[file],
+            &everything,
+            dir.path(),
+            SegmentId(2),
+            &Pace::hurried(),
+        )
+        .unwrap();
         assert_eq!(merged.damaged.len(), 1);
         assert_eq!(
             merged.damaged[0].run,
@@ -336,7 +345,14 @@ mod tests {
         let mut bytes = fs::read(file.path()).unwrap();
         bytes[summary.runs[0].index_offset as usize] ^= 1;
         fs::write(file.path(), bytes).unwrap();
-        let merged = merge(&[file], &everything, dir.path(), SegmentId(2)).unwrap();
+        let merged = merge(
+            &[file],
+            &everything,
+            dir.path(),
+            SegmentId(2),
+            &Pace::hurried(),
+        )
+        .unwrap();
         assert_eq!(
             merged.damaged[0].run,
             Some((LogNumber(1), Sequence(1), Sequence(40)))
@@ -361,6 +377,7 @@ mod tests {
             &everything,
             dir.path(),
             SegmentId(2),
+            &Pace::hurried(),
         );
         assert!(matches!(refused, Err(MergeError::Input(_))), "{refused:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

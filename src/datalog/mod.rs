@@ -24,6 +24,7 @@ mod index;
 mod journal;
 mod log;
 mod merge;
+mod pace;
 mod page;
 mod reader;
 mod recovery;

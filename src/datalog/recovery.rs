@@ -23,6 +23,7 @@ use super::{
     background::Holdings,
     index::Index,
     journal::{JournalFile, Unsealed, newest_generation},
+    pace::Pace,
     segment::RunDescriptor,
     store::{During, Store},
     units::Source,
@@ -236,6 +237,6 @@ fn generation_of(
 }
 
 fn read(file: &JournalFile) -> Result<Vec<u8>, OpenError> {
-    file.read_all()
+    file.read_all(&Pace::hurried())
         .during(|| format!("reading {}", file.path().display()))
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::journal::format::RecordView;
+use super::pace::Pace;
 use super::segment::{SegmentError, SegmentHeader, SegmentSummary, SegmentWriter};
 use super::state_log::state_record;
 use super::{LogNumber, Record};
@@ -41,6 +42,7 @@ pub(crate) fn seal<'a>(
     live: &dyn Fn(LogNumber) -> Option<Sequence>,
     segments: &Path,
     header: SegmentHeader,
+    pace: &Pace<'_>,
 ) -> Result<Sealed, SegmentError> {
     let (mut parts, mut state) = (Vec::new(), Vec::new());
     for record in records {
@@ -67,7 +69,7 @@ pub(crate) fn seal<'a>(
     parts.sort_by_key(|part| (part.log, part.first));
 
     let mut client_ids = Vec::new();
-    let mut output = LiveWriter::new(segments, header, live);
+    let mut output = LiveWriter::new(segments, header, live, pace);
     for part in parts {
         output.append(
             part.log,
@@ -91,6 +93,9 @@ pub(super) struct LiveWriter<'a> {
     segments: &'a Path,
     header: SegmentHeader,
     live: &'a dyn Fn(LogNumber) -> Option<Sequence>,
+    pace: &'a Pace<'a>,
+    /// Bytes written at the last rest.
+    rested: u64,
     writer: Option<SegmentWriter>,
     /// The newest that was written.
     newest: Option<(LogNumber, Sequence)>,
@@ -101,11 +106,14 @@ impl<'a> LiveWriter<'a> {
         segments: &'a Path,
         header: SegmentHeader,
         live: &'a dyn Fn(LogNumber) -> Option<Sequence>,
+        pace: &'a Pace<'a>,
     ) -> Self {
         Self {
             segments,
             header,
             live,
+            pace,
+            rested: 0,
             writer: None,
             newest: None,
         }
@@ -146,6 +154,10 @@ impl<'a> LiveWriter<'a> {
         };
         writer.append(log, frames, client_id)?;
         self.newest = Some((log, last));
+        if writer.written() > self.rested {
+            self.rested = writer.written();
+            self.pace.rest();
+        }
         Ok(())
     }
 
@@ -210,7 +222,14 @@ mod tests {
             RecordView::Delete { key: b"k" },
             RecordView::RemoveLog(LogNumber(7)),
         ];
-        let sealed = seal(records, &|_| Some(Sequence(1)), dir.path(), header(3)).unwrap();
+        let sealed = seal(
+            records,
+            &|_| Some(Sequence(1)),
+            dir.path(),
+            header(3),
+            &Pace::hurried(),
+        )
+        .unwrap();
         let file = SegmentFile::open(dir.path(), header(3).id).unwrap();
         assert_eq!(sealed.segment, Some(file.summary().unwrap()));
         assert_eq!(sealed.segment.unwrap().runs.len(), 2);
@@ -257,7 +276,14 @@ mod tests {
                 .map(move |(made, frames)| part(log, made, frames))
         };
         let live = |log: LogNumber| (log.0 == 1).then_some(Sequence(15));
-        let sealed = seal(records(1).chain(records(2)), &live, dir.path(), header(1)).unwrap();
+        let sealed = seal(
+            records(1).chain(records(2)),
+            &live,
+            dir.path(),
+            header(1),
+            &Pace::hurried(),
+        )
+        .unwrap();
         assert_eq!(sealed.segment.unwrap().runs.len(), 1);
         let file = SegmentFile::open(dir.path(), header(1).id).unwrap();
         assert_eq!(
@@ -282,6 +308,7 @@ mod tests {
             &|_| Some(Sequence(4)),
             dir.path(),
             header(1),
+            &Pace::hurried(),
         )
         .unwrap();
         assert!(sealed.segment.is_none() && sealed.client_ids.is_empty());
@@ -298,7 +325,14 @@ mod tests {
             part(1, &made[..6], &one),
             part(1, &made[..6], &one),
         ];
-        seal(records, &|_| Some(Sequence(1)), dir.path(), header(1)).unwrap();
+        seal(
+            records,
+            &|_| Some(Sequence(1)),
+            dir.path(),
+            header(1),
+            &Pace::hurried(),
+        )
+        .unwrap();
         let file = SegmentFile::open(dir.path(), header(1).id).unwrap();
         assert_eq!(contents(&file).unwrap(), BTreeMap::from([(1, made)]));
     }

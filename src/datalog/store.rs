@@ -22,7 +22,7 @@ use super::{
     OpenError,
     disk::{self, File},
 };
-pub(crate) use notes::{Found, Lost, Synced};
+pub(crate) use notes::{Found, Lost, RunNote, Synced};
 use notes::{read_format, read_or_make_format, read_running};
 
 /// Bytes of the file that is given up so that a start succeeds on a full disk.
@@ -143,16 +143,17 @@ impl Store {
         self.dir.join("quarantine")
     }
 
-    /// Notes that the directory is in use in this boot, with journal generations from `generation` and batches from `batch` on, and
-    /// what of that is known to be synced.
-    pub(crate) fn mark_running(
-        &self,
-        began: (u64, u64),
-        lost: Lost,
-        synced: Option<Synced>,
-    ) -> io::Result<()> {
-        let text = notes::running(&self.dir, began, lost, synced);
+    /// Notes that the directory is in use in this boot, and how.
+    pub(crate) fn mark_running(&self, note: RunNote) -> io::Result<()> {
+        let text = notes::running(&self.dir, note);
         write_whole(&self.dir, "running", text.as_bytes())
+    }
+
+    /// Notes how a run goes on. A failure is told, and no more: the next start judges less or asks again.
+    pub(crate) fn note_running(&self, note: RunNote) {
+        if let Err(error) = self.mark_running(note) {
+            log::warn!("how far the log is synced could not be noted: {error}");
+        }
     }
 
     /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`.
@@ -335,7 +336,12 @@ mod tests {
             capacity: 1 << 20,
         });
         let (began, lost) = ((4, 9), Lost::default());
-        open().mark_running(began, lost, synced).unwrap();
+        let note = RunNote {
+            began,
+            lost,
+            synced,
+        };
+        open().mark_running(note).unwrap();
         let unclean = Found {
             unclean: true,
             unclean_boot: false,

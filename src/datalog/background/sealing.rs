@@ -7,20 +7,24 @@ use crate::datalog::{
     LogNumber, Record,
     catalogue::{CatalogueBatch, Meta, SegmentEntry},
     journal::{
-        JournalFile, Unsealed,
+        JournalFile, READ_SIZE, Unsealed,
         format::{ALIGNMENT, Batch},
     },
+    pace::Pace,
     seal::{Sealed, seal},
     segment::{SegmentFile, SegmentHeader, SegmentId},
     state_log::RewriteError,
 };
 
 impl Worker {
-    /// Seals the oldest journal that waits for it. Can be repeated if it did not come to its end.
-    pub(super) fn seal(&mut self, journal: Unsealed) -> Result<(), Trouble> {
+    /// Seals the oldest journal that waits for it; the number of logs that it had publications of. Can be repeated if it did not
+    /// come to its end.
+    pub(super) fn seal(&mut self, journal: Unsealed) -> Result<usize, Trouble> {
         let generation = journal.generation;
-        let bytes = journal.file.read_all()?;
-        let (batches, damaged) = self.batches(&bytes, &journal.spans);
+        let is_urgent = || self.backlog.is_pressed();
+        let pace = Pace::new(&is_urgent);
+        let bytes = journal.file.read_all(&pace)?;
+        let (batches, damaged) = self.batches(&bytes, &journal.spans, &pace);
         let was_damaged = !damaged.is_empty();
         for range in damaged {
             self.set_aside(&journal, &bytes, &range);
@@ -34,7 +38,11 @@ impl Worker {
         let first_kept = |log| self.index.bounds(log).map(|bounds| bounds.first);
         let segments = self.store.segment_dir();
         self.backlog.ask_for_room(1)?;
-        let sealed = seal(records, &first_kept, &segments, header)?;
+        let sealed = seal(records, &first_kept, &segments, header, &pace)?;
+        let logs = sealed
+            .segment
+            .as_ref()
+            .map_or(0, |segment| segment.runs.len());
         let noted = self.note(generation, sealed, was_damaged);
         if let Err(Trouble::Full) = noted {
             // What is left to do takes little, and frees a journal.
@@ -43,9 +51,9 @@ impl Worker {
         let file = noted?;
         drop((bytes, journal));
         self.backlog.sealed(generation);
-        self.free(file)?;
+        self.free(file);
         self.tell_space();
-        Ok(())
+        Ok(logs)
     }
 
     /// Makes known what became of a journal, and gives back its file.
@@ -147,23 +155,15 @@ impl Worker {
     }
 
     /// Uses a journal's file again, unless somebody reads it.
-    fn free(&self, file: Option<Arc<JournalFile>>) -> Result<(), Trouble> {
-        let surplus = match file.map(Arc::try_unwrap) {
-            None => return Ok(()),
+    fn free(&self, file: Option<Arc<JournalFile>>) {
+        match file.map(Arc::try_unwrap) {
+            None => {}
             Some(Ok(file)) => match self.backlog.put(file) {
-                Ok(()) => {
-                    self.set_full(false);
-                    return Ok(());
-                }
-                Err(file) => Arc::new(file),
+                Ok(()) => self.set_full(false),
+                Err(file) => self.give_up(&file),
             },
-            Some(Err(file)) => file,
-        };
-        if let Err(error) = surplus.remove() {
-            log::warn!("{} is left behind: {error}", surplus.path().display());
+            Some(Err(file)) => self.give_up(&file),
         }
-        self.backlog.retry_soon();
-        Ok(())
     }
 
     /// The batches of a journal, and what is no longer one although it was.
@@ -171,11 +171,17 @@ impl Worker {
         &self,
         bytes: &'a [u8],
         spans: &[Range<usize>],
+        pace: &Pace<'_>,
     ) -> (Vec<Batch<'a>>, Vec<Range<usize>>) {
         let (mut batches, mut damaged) = (Vec::new(), Vec::<Range<usize>>::new());
+        let mut rested = 0;
         for span in spans {
             let mut at = span.start;
             while at < span.end {
+                if at - rested.min(at) >= READ_SIZE {
+                    rested = at;
+                    pace.rest();
+                }
                 if let Some(batch) = Batch::read(&bytes[at..span.end], self.store.id()) {
                     at += batch.len();
                     batches.push(batch);

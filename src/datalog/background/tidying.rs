@@ -21,6 +21,7 @@ use crate::{
         disk,
         index::Index,
         merge::{self, Candidate, MergeError, Merged},
+        pace::Pace,
         segment::{RunDescriptor, SegmentError, SegmentFile, SegmentId},
         store,
     },
@@ -149,7 +150,9 @@ impl Worker {
             let segments = self.store.segment_dir();
             move || {
                 let first_kept = |log| first_kept(&index, &abandoned, log);
-                let merged = merge::merge(&inputs, &first_kept, &segments, output);
+                let is_urgent = || abandoned.load(Ordering::Relaxed) || backlog.is_pressed();
+                let pace = Pace::new(&is_urgent);
+                let merged = merge::merge(&inputs, &first_kept, &segments, output, &pace);
                 backlog.merged();
                 merged
             }

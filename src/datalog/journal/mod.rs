@@ -30,8 +30,12 @@ pub(crate) use writer::JournalWriter;
 
 use super::{
     disk::{self, File},
+    pace::Pace,
     store,
 };
+
+/// Bytes that are read, or looked through, at once.
+pub(crate) const READ_SIZE: usize = 1 << 20;
 
 /// One preallocated file.
 #[derive(Debug)]
@@ -141,9 +145,14 @@ impl JournalFile {
         Ok(())
     }
 
-    pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_all(&self, pace: &Pace<'_>) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.capacity()).map_err(io::Error::other)?];
-        self.read_at(&mut bytes, 0)?;
+        let mut offset = 0;
+        for part in bytes.chunks_mut(READ_SIZE) {
+            self.read_at(part, offset)?;
+            offset += part.len() as u64;
+            pace.rest();
+        }
         Ok(bytes)
     }
 

@@ -14,11 +14,8 @@ use crate::datalog::{
 };
 use crate::protocol::{PublicationId, Sequence, StoredPublication, Timestamp};
 
-/// Bytes gathered before they are handed to the operating system.
-const WRITE_SIZE: usize = 1024 * 1024;
-
-/// Bytes written before they are synced: the journal's own sync must never wait behind a whole segment of dirty pages.
-const SYNC_SIZE: u64 = 8 * 1024 * 1024;
+/// Bytes gathered before they are handed to the disk: what a sync of the journal may have to wait behind.
+const WRITE_SIZE: usize = 256 << 10;
 
 /// Makes one segment file. Dropped unfinished, it leaves nothing behind.
 pub(crate) struct SegmentWriter {
@@ -153,6 +150,11 @@ impl SegmentWriter {
         Ok(())
     }
 
+    /// Bytes that were handed to the disk.
+    pub(crate) fn written(&self) -> u64 {
+        self.output.written
+    }
+
     /// Ends the file, syncs it, gives it its name and syncs the directory. After this it survives a power cut.
     ///
     /// # Errors
@@ -263,7 +265,6 @@ struct Output {
     file: File,
     buffer: Vec<u8>,
     written: u64,
-    synced: u64,
     finished: bool,
 }
 
@@ -283,7 +284,6 @@ impl Output {
             file,
             buffer,
             written: 0,
-            synced: 0,
             finished: false,
         })
     }
@@ -303,12 +303,10 @@ impl Output {
 
     fn write(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.buffer, self.written)?;
-        self.written += self.buffer.len() as u64;
+        let end = self.written + self.buffer.len() as u64;
+        self.file.start_writing(self.written..end);
+        self.written = end;
         self.buffer.clear();
-        if self.written - self.synced >= SYNC_SIZE {
-            self.file.sync_data()?;
-            self.synced = self.written;
-        }
         Ok(())
     }
 

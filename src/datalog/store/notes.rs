@@ -54,13 +54,23 @@ pub(crate) struct Lost {
     pub(crate) end: bool,
 }
 
+/// What `running` says beside the boot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RunNote {
+    /// Journal generation and batch from which on they are of this run.
+    pub(crate) began: (u64, u64),
+    pub(crate) lost: Lost,
+    /// How far it is known to be synced.
+    pub(crate) synced: Option<Synced>,
+}
+
 /// The text of `running`.
-pub(super) fn running(
-    dir: &Path,
-    (generation, batch): (u64, u64),
-    lost: Lost,
-    synced: Option<Synced>,
-) -> String {
+pub(super) fn running(dir: &Path, note: RunNote) -> String {
+    let RunNote {
+        began: (generation, batch),
+        lost,
+        synced,
+    } = note;
     let boot = if lost.boot {
         LOST_BOOT.to_owned()
     } else {

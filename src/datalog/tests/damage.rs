@@ -24,15 +24,21 @@ pub(super) fn files(dir: &Path, sub: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Where a publication stands in a journal.
+pub(super) fn place_of(journal: &[u8], number: LogNumber, sequence: u64) -> Option<usize> {
+    let Record::Publications(chunk) = chunk(number, sequence, sequence) else {
+        unreachable!("a chunk is of publications");
+    };
+    let frames = chunk.frames;
+    let mut windows = journal.windows(frames.len());
+    windows.position(|window| window == frames)
+}
+
 /// The journal that holds the publication, and how long it is.
 pub(super) fn journal_of(dir: &Path, number: LogNumber, sequence: u64) -> (PathBuf, usize) {
-    let frames = match chunk(number, sequence, sequence) {
-        Record::Publications(chunk) => chunk.frames,
-        _ => unreachable!(),
-    };
     for path in files(dir, "journal") {
         let bytes = fs::read(&path).unwrap();
-        if bytes.windows(frames.len()).any(|window| window == frames) {
+        if place_of(&bytes, number, sequence).is_some() {
             let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
             return (path, end);
         }
