@@ -8,6 +8,7 @@ mod support;
 use std::{
     net::TcpListener,
     process::{Child, Output, Stdio},
+    time::Duration,
 };
 
 use assert_cmd::{Command, cargo::cargo_bin};
@@ -171,6 +172,22 @@ fn peers_that_do_what_no_good_one_does_take_nothing_from_the_others() {
     }
     // None of them was away for as long as it takes to notice.
     assert_eq!(peers["subscribed_at_end"], 4);
+}
+
+#[test]
+fn who_is_stuck_or_gone_is_given_up_meanwhile_and_who_is_slow_is_not() {
+    let served = Served(TestServer::with(|config| {
+        config.heartbeat_interval = Duration::from_millis(500);
+        config.heartbeat_timeout = Duration::from_secs(1);
+    }));
+    // Long enough for the server to wait in vain, to close, and to wait in vain for the answer to that.
+    let load = ["latency", "--subscribers", "2", "--rate", "100"];
+    let bulk = ["--duration", "6s", "--size", "8KiB"];
+    let slow = ["--slow", "1", "--slow-rate", "100KiB"];
+    let gone = ["--stalled", "1", "--half-open", "1"];
+    let figures = served.figures(&[&load[..], &bulk, &slow, &gone].concat());
+    assert_eq!(figures["deliveries"], 1_200);
+    assert_eq!(figures["peers"]["subscribed_at_end"], 1);
 }
 
 #[test]

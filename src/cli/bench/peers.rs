@@ -201,18 +201,20 @@ async fn publish_deafly(mut connection: Connection, size: u32, subscription: Sub
 
 impl fmt::Display for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            stalled,
-            slow,
-            slow_rate,
-            half_open,
-            deaf,
-            subscribed_at_end,
-        } = self;
+        write!(f, "beside them   ")?;
+        let kinds = [
+            (self.stalled, "stalled".to_owned()),
+            (self.slow, format!("at {} bytes per second", self.slow_rate)),
+            (self.half_open, "half open".to_owned()),
+            (self.deaf, "deaf".to_owned()),
+        ];
+        for (count, kind) in kinds.iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{count} {kind}, ")?;
+        }
         writeln!(
             f,
-            "beside them   {stalled} stalled, {slow} at {slow_rate} bytes per second, {half_open} half open, {deaf} deaf; \
-             {subscribed_at_end} subscribe still"
+            "of which {} subscribe at the end",
+            self.subscribed_at_end
         )
     }
 }
