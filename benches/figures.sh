@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Measures the figures of docs/performance.md on this machine: starts servers on free ports with data directories of their own,
-# puts the loads of `infotainer bench` on them, and says what came out. Takes some minutes and about 3 GB of disk, and ends by
+# puts the loads of `infotainer bench` on them, and says what came out. Takes some 15 minutes and about 4 GB of disk, and ends by
 # itself. Nothing else should run meanwhile.
 #
 #   cargo build --release && benches/figures.sh [SECTION ...]
 #
-# Sections: publish fanout idle replay restart many (by default all). INFOTAINER names another binary, TMPDIR another disk.
+# Sections: publish fanout latency sealing slow idle replay restart many (by default all). INFOTAINER names another binary, TMPDIR
+# another disk, DURATION another time for each load of latency, sealing and slow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,6 +77,46 @@ fanout() {
     stop TERM
 }
 
+latency() {
+    start latency
+    local durability
+    for durability in Synced Written Memory; do
+        bench latency --rate 1000 --subscribers 100 --duration "${DURATION:-20s}" --durability "$durability"
+    done
+    stop TERM
+}
+
+# Full journals are sealed meanwhile: what a stop of some milliseconds does is seen in an open loop alone.
+sealing() {
+    start sealing
+    local rate
+    for rate in 100000 300000; do
+        bench pub --rate "$rate" --publishers 8 --duration "${DURATION:-30s}" --durability Synced
+    done
+    stop TERM
+}
+
+# Says how long publications take to those who read: load $1 without any peers, then beside those of each of the flags that follow.
+beside() {
+    local load peers
+    read -ra load <<<"$1"
+    shift
+    bench latency "${load[@]}"
+    for peers in "$@"; do
+        # shellcheck disable=SC2086 # They are several words.
+        bench latency "${load[@]}" $peers
+    done
+}
+
+slow() {
+    start slow
+    # One that reads nothing is given up after 35 s.
+    beside "--subscribers 1000 --rate 100 --size 1KiB --duration ${DURATION:-60s}" "--stalled 1"
+    beside "--subscribers 2 --rate 1000 --size 50000 --durability Written --duration ${DURATION:-20s}" "--slow 1 --slow-rate 1000"
+    beside "--subscribers 100 --rate 1000 --duration ${DURATION:-20s}" "--half-open 10" "--stalled 10" "--deaf 1" "--deaf 10"
+    stop TERM
+}
+
 idle() {
     start idle --max-connections 10100
     bench idle --connections 10000 --subscriptions 100
@@ -137,7 +178,7 @@ many() {
 }
 
 "$infotainer" --version
-for section in "${@:-publish fanout idle replay restart many}"; do
+for section in "${@:-publish fanout latency sealing slow idle replay restart many}"; do
     for name in $section; do
         echo "=== $name"
         "$name"
