@@ -5,11 +5,12 @@ import { textBytes } from "./cbor.js";
 import { Connection, type SocketConstructor, type Status } from "./connection.js";
 import { Core } from "./core.js";
 import { ConnectionError } from "./errors.js";
-import { Log, lookUp, type LogOptions } from "./log.js";
+import { Log, lookUp, pages, type LogOptions } from "./log.js";
 import type { Reconnect } from "./backoff.js";
 import type {
   Kind,
   LogPage,
+  Responses,
   Settled,
   SettingsPatch,
   Submitted,
@@ -211,8 +212,7 @@ export class Client {
   ): Subscription | QueueSubscription {
     if (options.kind === "Queue") return this.#core.subscribeQueue(subscription, options.prefetch);
     const { from, epoch, buffer, acknowledgeByHand } = options;
-    return this.#core.subscribe({
-      subscription,
+    return this.#core.subscribe(subscription, {
       from,
       epoch,
       bound: { ...BOUND, ...buffer },
@@ -259,13 +259,8 @@ export class Client {
 
   /** Every subscription of the server, in order of their ids, asked for page by page. */
   async *list(): AsyncGenerator<SubscriptionMeta, void> {
-    let after: Uuid | undefined;
-    for (let more = true; more; ) {
-      const page = await this.#core.ask("ListSubscriptions", { after }, "Subscriptions");
-      yield* page.subscriptions;
-      after = page.subscriptions.at(-1)?.subscriptionId;
-      more = page.more && after !== undefined;
-    }
+    const last = (page: Responses["Subscriptions"]) => page.subscriptions.at(-1)?.subscriptionId;
+    for await (const page of pages(this.#core, "ListSubscriptions", {}, "Subscriptions", last)) yield* page.subscriptions;
   }
 
   /** Deletes a subscription with its log. Everybody who is subscribed is told. */

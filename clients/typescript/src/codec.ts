@@ -80,8 +80,9 @@ function read(key: string, value: unknown): unknown {
 }
 
 /** What a binary message of a server says. Throws if it is not exactly one response. */
-export function decodeResponse(message: Uint8Array): Received {
-  let item: unknown = decode(message);
+export function decodeResponse(message: string | ArrayBuffer): Received {
+  check(typeof message !== "string");
+  let item: unknown = decode(new Uint8Array(message));
   let id: number | undefined;
   if (Array.isArray(item)) {
     check(item.length === 2);

@@ -70,33 +70,36 @@ export class Connection {
   #isHeard = false;
   /** Ends what is waited for: a `Welcome`, the end of a pause, a sign of life, the last answers. */
   #stopTimer: (() => void) | undefined;
-  /** Resolves when the client has closed. */
-  #closing: Promise<void> | undefined;
-  #closed: (() => void) | undefined;
-  #isLeaving = false;
+  /** Resolves when the client has ended. */
+  readonly #end: Promise<void>;
+  #ended!: () => void;
 
-  constructor(
-    readonly options: ConnectionOptions,
-    readonly core: Core,
-    readonly tell: (status: Status) => void,
-  ) {
+  readonly #options: ConnectionOptions;
+  readonly #core: Core;
+  readonly #tell: (status: Status) => void;
+
+  constructor(options: ConnectionOptions, core: Core, tell: (status: Status) => void) {
+    this.#options = options;
+    this.#core = core;
+    this.#tell = tell;
+    this.#end = new Promise((resolve) => (this.#ended = resolve));
     this.#page = watchPage(options, () => this.#pageChanged());
     this.#connect();
   }
 
   /** In order: waits for the answers to what is under way, and says goodbye. */
-  async close(): Promise<void> {
-    const { state } = this.status;
-    if (state === "closed" || this.#closing) return this.#closing;
-    this.#closing = new Promise((resolve) => (this.#closed = resolve));
-    this.core.closed = new ClosedError("ByClient");
-    if (state === "connected") {
-      this.#wait(DRAIN, () => this.#goodbye());
-      this.#goodbyeIfIdle();
-    } else {
-      this.#finish(this.core.closed);
+  close(): Promise<void> {
+    const core = this.#core;
+    if (!core.closed) {
+      core.closed = new ClosedError("ByClient");
+      if (this.status.state === "connected") {
+        this.#wait(DRAIN, () => this.#goodbye(true));
+        this.#goodbye();
+      } else {
+        this.#finish(core.closed);
+      }
     }
-    return this.#closing;
+    return this.#end;
   }
 
   #wait(pause: number, then: () => void): void {
@@ -106,53 +109,50 @@ export class Connection {
 
   #setStatus(status: Status): void {
     this.status = status;
-    this.tell(status);
+    this.#tell(status);
   }
 
   // ---- The way to a connection ----
 
   #connect(): void {
     this.#setStatus({ state: "connecting" });
-    const { url, WebSocket, connectTimeout = 10_000 } = this.options;
+    const { url, WebSocket, connectTimeout = 10_000 } = this.#options;
     let socket: Socket;
     try {
       socket = new WebSocket(url.href, [SUBPROTOCOL]);
     } catch (cause) {
-      this.#ended("Url", "the URL can't be used", 0, cause);
+      this.#lost("Url", "the URL can't be used", 0, cause);
       return;
     }
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     let isOpen = false;
     let failure: { message?: string; error?: unknown } = {};
-    const live = (then: (event: any) => void) => (event: unknown) => {
-      if (this.#socket === socket) then(event);
-    };
-    socket.onopen = live(() => (isOpen = true));
-    socket.onmessage = live(({ data }) => this.#message(data));
+    socket.onopen = () => (isOpen = true);
+    socket.onmessage = ({ data }: { data: string | ArrayBuffer }) => this.#message(data);
     // Node's sockets end a process with an error that nobody listens to.
-    socket.onerror = live((event) => (failure = event));
-    socket.onclose = live(({ code, reason }) => {
+    socket.onerror = (event) => (failure = event);
+    socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
       if (isOpen) {
-        if (code === 1005 || code === 1006) this.#ended("Broken", "the connection broke");
-        else this.#ended("Closed", `the connection was closed with code ${code} ${reason}`.trim(), code);
+        if (code === 1005 || code === 1006) this.#lost("Broken", "the connection broke");
+        else this.#lost("Closed", `the connection was closed with code ${code} ${reason}`.trim(), code);
         return;
       }
       // Browsers don't tell why, and `ws` puts the status into a sentence.
       const { message = "", error } = failure;
       const [, status] = /response: (\d{3})/.exec(message) ?? [];
-      this.#ended(status ? "Refused" : "Io", `the connection failed ${message}`.trim(), Number(status ?? 0), error);
-    });
-    this.#wait(connectTimeout, () => this.#ended("TimedOut", "there was no Welcome in time"));
+      this.#lost(status ? "Refused" : "Io", `the connection failed ${message}`.trim(), Number(status ?? 0), error);
+    };
+    this.#wait(connectTimeout, () => this.#lost("TimedOut", "there was no Welcome in time"));
   }
 
-  #ended(...why: ConstructorParameters<typeof ConnectionError>): void {
+  #lost(...why: ConstructorParameters<typeof ConnectionError>): void {
     const error = new ConnectionError(...why);
     this.#drop();
-    if (this.core.disconnected()) this.#failed = 0;
-    const pause = pauseAfter(this.#failed++, this.options.reconnect);
+    if (this.#core.disconnected()) this.#failed = 0;
+    const pause = pauseAfter(this.#failed++, this.#options.reconnect);
     if (error.isFinal) this.#finish(new ClosedError("ByServer", error));
-    else if (this.#closing) this.#finish(new ClosedError("ByClient"));
+    else if (this.#core.closed) this.#finish(this.#core.closed);
     else if (pause === undefined) this.#finish(new ClosedError("GaveUp", error));
     else this.#pause(error, pause);
   }
@@ -177,19 +177,20 @@ export class Connection {
 
   #drop(): void {
     const socket = this.#socket;
-    this.#socket = undefined;
     this.#stopTimer?.();
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
     // A peer that is gone would be waited for.
-    if (socket?.terminate) socket.terminate();
-    else socket?.close();
+    if (socket.terminate) socket.terminate();
+    else socket.close();
   }
 
   #finish(closed: ClosedError): void {
     this.#drop();
     this.#page.stop();
-    this.core.finish(closed);
+    this.#core.finish(closed);
     this.#setStatus({ state: "closed", error: closed });
-    this.#closed?.();
+    this.#ended();
   }
 
   // ---- A connection ----
@@ -197,54 +198,50 @@ export class Connection {
   #message(data: string | ArrayBuffer): void {
     this.#isHeard = true;
     try {
-      if (typeof data === "string") throw new TypeError("text");
-      const received = decodeResponse(new Uint8Array(data));
-      if (this.status.state === "connected") this.core.received(received);
+      const received = decodeResponse(data);
+      if (this.status.state === "connected") this.#core.received(received);
       else if (received.response.name === "Welcome") this.#welcome(received.response.fields);
       else throw new TypeError("no Welcome");
     } catch (cause) {
-      this.#ended("Protocol", `not the protocol: ${(cause as Error).message}`, 0, cause);
+      this.#lost("Protocol", `not the protocol: ${(cause as Error).message}`, 0, cause);
     }
-    this.#goodbyeIfIdle();
+    this.#goodbye();
   }
 
   #welcome(welcome: Welcome): void {
     const socket = this.#socket!;
-    this.status = { state: "connected", welcome };
-    this.core.connected(welcome, {
+    this.#core.connected(welcome, {
       limit: welcome.limits.maxMessageSize,
       send: (message) => socket.send(message as Uint8Array<ArrayBuffer>),
     });
+    this.#setStatus({ state: "connected", welcome });
     this.#watch(false);
-    this.tell(this.status);
   }
 
   /** Looks whether the server is heard. Its pings can't be seen here, so a silent one is asked; one that `wasAsked` has gone. */
   #watch(wasAsked: boolean): void {
-    if (this.status.state !== "connected" || this.#closing) return;
+    if (this.status.state !== "connected" || this.#core.closed) return;
     this.#isHeard = false;
     this.#wait(this.status.welcome.limits.heartbeatTimeout, () => {
       if (this.#isHeard) this.#watch(false);
-      else if (wasAsked) this.#ended("Silent", "the server is silent");
+      else if (wasAsked) this.#lost("Silent", "the server is silent");
       else this.#probe();
     });
   }
 
   #probe(): void {
-    this.core.requests.askAside("Ping", {});
+    this.#core.requests.askAside("Ping", {});
     this.#watch(true);
   }
 
   // ---- The end ----
 
-  #goodbyeIfIdle(): void {
-    if (this.#closing && this.core.requests.isIdle) this.#goodbye();
-  }
-
-  #goodbye(): void {
-    if (this.#isLeaving || !this.#socket) return;
-    this.#isLeaving = true;
-    this.#wait(CLOSE, () => this.#finish(new ClosedError("ByClient")));
-    this.#socket.close(1000);
+  /** Ends the connection of a client that closes, if nothing is waited for, or it is time. */
+  #goodbye(isTime = this.#core.requests.isIdle): void {
+    const socket = this.#socket;
+    if (!this.#core.closed || !isTime || this.status.state !== "connected") return;
+    this.#wait(CLOSE, () => this.#finish(this.#core.closed!));
+    socket!.onmessage = null;
+    socket!.close(1000);
   }
 }

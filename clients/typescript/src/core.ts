@@ -8,7 +8,6 @@ import { encodeCommand, type Received, type Response } from "./codec.js";
 import { type ClosedError, ended, RequestError, timedOut } from "./errors.js";
 import type {
   Commands,
-  Gap,
   Publication,
   Responses,
   RestoredSubscription,
@@ -18,7 +17,8 @@ import type {
   Welcome,
 } from "./protocol.js";
 import { type Delivery, QueueSubscriber } from "./queue.js";
-import { type About, expect, type Line, Requests } from "./requests.js";
+import { type About, type Line, Requests } from "./requests.js";
+import { Stream } from "./stream.js";
 import { BOUND, Subscriber, type Wanted } from "./subscriber.js";
 import { after } from "./timer.js";
 import { subscriptionId } from "./uuid.js";
@@ -57,7 +57,10 @@ export class Core {
     about: About = {},
   ): Promise<Responses[Answer]> {
     if (this.closed) throw ended(this.closed);
-    return expect(answer, await this.requests.ask(name, fields, about));
+    const outcome = await this.requests.ask(name, fields, about);
+    if (outcome instanceof RequestError) throw outcome;
+    if (outcome.name !== answer) throw new RequestError("Answer", `${outcome.name} is no answer to this`);
+    return outcome.fields as Responses[Answer];
   }
 
   /** The client has ended: everybody who waits is told. */
@@ -82,16 +85,23 @@ export class Core {
         if (!isQueue) this.#leave(subscriber);
         one = undefined;
       }
-      if (isQueue) this.#resumeQueue(subscriber, one, wasDeleted);
-      else this.#resume(subscriber, one, wasDeleted);
+      if (wasDeleted && subscriber.isAnswered) {
+        this.#deleted(subscriber.id);
+      } else if (isQueue) {
+        // Deliveries come at once, and it may have had another prefetch.
+        subscriber.isServed = one !== undefined;
+        this.#ask(subscriber);
+      } else {
+        this.#resume(subscriber, one);
+      }
     }
     for (const [id, one] of restored) {
       // Nobody has asked for it yet. Its publications come all the same, so they are kept for whoever will.
       if (this.#subscribers.has(id)) continue;
       if (one.kind === "Broadcast") {
-        this.#add(new Subscriber(this, id, { subscription: id, bound: BOUND }, false)).live(one);
+        this.#add(new Subscriber(this, id, id, { bound: BOUND }, false)).live(one);
       } else {
-        const queue = this.#add(new QueueSubscriber(this, id, id, false));
+        const queue = this.#add(new QueueSubscriber(this, id, id, undefined, false));
         queue.live({});
         queue.stopTimer = after(UNCLAIMED, () => this.release(queue));
       }
@@ -114,17 +124,18 @@ export class Core {
   }
 
   received({ id, response }: Received): void {
-    if (response.name === "Publication") this.#publication(response.fields);
-    else if (response.name === "Gap") this.#gap(response.fields);
-    else if (response.name === "Deleted") this.#deleted(response.fields.subscriptionId);
+    const { name, fields } = response;
+    if (name === "Publication") this.#publication(fields);
+    else if (name === "Gap") this.#broadcast(fields.subscriptionId)?.gap(fields);
+    else if (name === "Deleted") this.#deleted(fields.subscriptionId);
     if (id !== undefined && this.requests.answered(id, response)) this.#hasProgressed = true;
   }
 
   // ---- Subscribing ----
 
   /** Begins a subscription, or takes one up that a durable session has. */
-  subscribe(wanted: Wanted): Subscriber {
-    const id = subscriptionId(wanted.subscription);
+  subscribe(reference: SubscriptionReference, wanted: Wanted): Subscriber {
+    const id = subscriptionId(reference);
     const held = this.#unclaimed(id);
     if (held instanceof QueueSubscriber) {
       // It is of the other kind, as the server will say.
@@ -134,14 +145,14 @@ export class Core {
       held.wanted = wanted;
       return held;
     }
-    return this.#begin(new Subscriber(this, id, wanted, true));
+    return this.#begin(new Subscriber(this, id, reference, wanted, true));
   }
 
   /** Begins a subscription of a Queue, or takes one up that a durable session has, with what has come for it. */
   subscribeQueue(reference: SubscriptionReference, prefetch?: number): QueueSubscriber {
     const id = subscriptionId(reference);
     const held = this.#unclaimed(id);
-    const queue = held instanceof QueueSubscriber ? held : new QueueSubscriber(this, id, reference, true);
+    const queue = held instanceof QueueSubscriber ? held : new QueueSubscriber(this, id, reference, prefetch, true);
     queue.wanted = prefetch;
     queue.isClaimed = true;
     queue.stopTimer?.();
@@ -179,7 +190,7 @@ export class Core {
     return subscriber instanceof Subscriber ? subscriber : undefined;
   }
 
-  #holds(subscriber: Any): boolean {
+  #holds(subscriber: Stream<any, any, any>): boolean {
     return this.#subscribers.get(subscriber.id) === subscriber;
   }
 
@@ -187,14 +198,13 @@ export class Core {
    * Nobody reads the subscription any more. A durable session keeps it, for whoever asks for it next; but not a Queue, since there is no
    * position in it to come back to, and others want what is leased.
    */
-  release(released: { id: Uuid }): void {
-    const held = this.#subscribers.get(released.id);
-    if (!held || held !== released) return;
-    const { id, state } = held;
+  release(held: Stream<any, any, any>): void {
+    if (!this.#holds(held)) return;
+    const { id, reference, state } = held;
     if (this.isDurable && held instanceof Subscriber) {
       const { wanted, place, done, acknowledged } = held;
       // As if it had just been restored: what is not acknowledged comes again.
-      const kept = this.#add(new Subscriber(this, id, { ...wanted, acknowledges: false, bound: BOUND }, false));
+      const kept = this.#add(new Subscriber(this, id, reference, { ...wanted, acknowledges: false, bound: BOUND }, false));
       if (place) {
         // An acknowledgement under way may have kept the last ones back.
         const isDone = wanted.acknowledges && done?.epoch === place.epoch && done.sequence > acknowledged;
@@ -208,7 +218,7 @@ export class Core {
     }
   }
 
-  #leave({ reference }: Any): void {
+  #leave({ reference }: Stream<any, any, any>): void {
     this.requests.askAside("Unsubscribe", { subscriptionId: reference });
   }
 
@@ -227,7 +237,7 @@ export class Core {
       if (this.#holds(subscriber)) this.#subscribed(subscriber, outcome);
     });
     // `from` made the server forget what was acknowledged.
-    if (subscriber instanceof Subscriber && subscriber.place) this.#acknowledgeAside(subscriber);
+    if (subscriber instanceof Subscriber) this.#acknowledgeAside(subscriber);
   }
 
   #acknowledgeAside({ id, acknowledged: sequence }: Subscriber, then?: () => void): void {
@@ -258,12 +268,10 @@ export class Core {
   }
 
   /** Takes a subscription up again on a connection that has just begun. */
-  #resume(subscriber: Subscriber, restored: RestoredSubscription | undefined, wasDeleted: boolean): void {
+  #resume(subscriber: Subscriber, restored?: RestoredSubscription): void {
     const { id, place } = subscriber;
     const isWanted = subscriber.state !== "behind" || subscriber.isLow;
-    if (place && wasDeleted) {
-      this.#deleted(id);
-    } else if (!place && restored && subscriber.wanted.from === undefined) {
+    if (!place && restored && subscriber.wanted.from === undefined) {
       subscriber.live(restored);
     } else if (place && restored?.epoch === place.epoch && restored.cursor <= place.sequence && isWanted) {
       subscriber.state = "live";
@@ -279,17 +287,6 @@ export class Core {
     }
   }
 
-  /** The same for a Queue, of which nothing is left but that it is wanted. */
-  #resumeQueue(queue: QueueSubscriber, restored: RestoredSubscription | undefined, wasDeleted: boolean): void {
-    if (queue.isAnswered && wasDeleted) {
-      this.#deleted(queue.id);
-    } else {
-      // Deliveries come at once, and it may have had another prefetch.
-      queue.isServed = restored !== undefined;
-      this.#ask(queue);
-    }
-  }
-
   /** What was acknowledged in an epoch that has ended must not be acknowledged in the next one. */
   #epochEnded(id: Uuid): void {
     this.requests.fail(epochEnded(), (name, subscription) => name === "Acknowledge" && subscription === id);
@@ -300,49 +297,36 @@ export class Core {
     // One that has not begun is made again by the `Subscribe` that is on its way.
     if (!subscriber?.isAnswered) return;
     if (subscriber instanceof QueueSubscriber) subscriber.end(new RequestError("Deleted", "the Queue was deleted"));
-    else if (subscriber.place) subscriber.push([subscriber.place, { type: "Deleted" }]);
-    else return;
+    else subscriber.add({ type: "Deleted" });
     this.forget(id);
   }
 
   // ---- Delivery ----
 
   #publication(publication: Publication): void {
-    const { subscriptionId: id, sequence } = publication;
-    const subscriber = this.#subscribers.get(id);
+    const { subscriptionId, sequence } = publication;
+    const subscriber = this.#subscribers.get(subscriptionId);
     if (subscriber instanceof QueueSubscriber) {
       subscriber.deliver(publication as Delivery);
-      this.#hasProgressed = true;
+    } else if (!subscriber?.isBefore(sequence)) {
       return;
-    }
-    const place = subscriber?.place;
-    if (!place || subscriber.state !== "live" || sequence <= place.sequence) return;
-    if (subscriber.isFull) {
+    } else if (subscriber.isFull) {
       subscriber.state = "behind";
       this.#leaveTheStream(subscriber);
       return;
+    } else {
+      subscriber.gap({ from: 0, to: sequence - 1, cause: "unexplained" });
+      subscriber.add({ type: "Publication", ...publication }, sequence);
     }
-    this.#gap({ subscriptionId: id, from: 0, to: sequence - 1, cause: "unexplained" });
-    subscriber.place = { epoch: place.epoch, sequence };
-    subscriber.push([subscriber.place, { type: "Publication", ...publication }]);
     this.#hasProgressed = true;
-  }
-
-  #gap({ subscriptionId: id, from, to, cause }: Omit<Gap, "cause"> & { cause: Gap["cause"] | "unexplained" }): void {
-    const subscriber = this.#broadcast(id);
-    const place = subscriber?.place;
-    if (!place || subscriber.state !== "live" || to <= place.sequence) return;
-    subscriber.place = { epoch: place.epoch, sequence: to };
-    subscriber.push([subscriber.place, { type: "Gap", from: Math.max(from, place.sequence + 1), to, cause }]);
   }
 
   /** Lets the server send as little as it can of a subscription that is behind. */
   #leaveTheStream(subscriber: Subscriber): void {
-    const reference = { subscriptionId: subscriber.reference };
     if (!this.isDurable) {
-      this.requests.askAside("Unsubscribe", reference);
+      this.#leave(subscriber);
     } else if (subscriber.acknowledged > 0) {
-      this.requests.askAside("Subscribe", { ...reference, from: "New" });
+      this.requests.askAside("Subscribe", { subscriptionId: subscriber.reference, from: "New" });
       this.#acknowledgeAside(subscriber);
     }
     // Position 0 can't be acknowledged, so a durable session whose reader has done with nothing yet stays where it is: what comes is

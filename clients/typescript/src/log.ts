@@ -2,7 +2,7 @@
 
 import type { Core } from "./core.js";
 import { RequestError } from "./errors.js";
-import type { LogIndex, LogPage, Publication, Responses, SubscriptionReference, Uuid } from "./protocol.js";
+import type { Commands, LogIndex, LogPage, Publication, Responses, SubscriptionReference, Uuid } from "./protocol.js";
 
 /** The most publications of one page, and ids of one request. */
 const MOST = 10_000;
@@ -31,48 +31,54 @@ export class Log implements AsyncIterable<Publication> {
 
   /** The pages up to the end that the log has when the last is read. One is asked for when it is wanted, so a slow reader costs one. */
   pages(): AsyncGenerator<LogPage, void> {
-    return this.#read("GetLogEntries", "DataLogEntry", (page) => page.publications.at(-1)?.sequence);
+    return pages(this.#core, "GetLogEntries", this.#range, "DataLogEntry", (page) => page.publications.at(-1)?.sequence);
   }
 
   /** The ids of the publications, page by page, without their payloads. */
   index(): AsyncGenerator<LogIndex, void> {
     // What is kept has no holes, so the ids are those of the sequences that follow.
-    return this.#read(
+    return pages(
+      this.#core,
       "GetLogIndex",
+      this.#range,
       "LogIndex",
-      ({ entries, firstSequence }, after) => entries.length && Math.max(after, firstSequence - 1) + entries.length,
+      ({ entries, firstSequence }, { after }) => entries.length && Math.max(after, firstSequence - 1) + entries.length,
     );
   }
+}
 
-  /** `last` gives the last sequence of a page, if there is one. */
-  async *#read<Answer extends "DataLogEntry" | "LogIndex">(
-    name: "GetLogEntries" | "GetLogIndex",
-    answer: Answer,
-    last: (page: Responses[Answer], after: number) => number | undefined,
-  ): AsyncGenerator<Responses[Answer], void> {
-    const range = { ...this.#range };
-    for (let more = true; more; ) {
-      const page = await this.#core.ask(name, range, answer);
-      const after = last(page, range.after);
-      more = progressed(page.more, after);
-      range.after = after ?? 0;
-      yield page;
-    }
+/** Asks page by page, each behind what `last` says of the one before. */
+export async function* pages<
+  Name extends keyof Commands,
+  Answer extends "DataLogEntry" | "LogIndex" | "Subscriptions",
+  Range extends Commands[Name],
+>(
+  core: Core,
+  name: Name,
+  range: Range,
+  answer: Answer,
+  last: (page: Responses[Answer], range: Range) => unknown,
+): AsyncGenerator<Responses[Answer], void> {
+  for (let more = true; more; ) {
+    const page = await core.ask(name, range, answer);
+    const after = last(page, range);
+    more = progressed(page.more, after);
+    range = { ...range, after };
+    yield page;
   }
 }
 
 /** Looks ids up, as often as it takes. */
 export async function lookUp(core: Core, logId: SubscriptionReference, ids: Iterable<Uuid>): Promise<Omit<LogPage, "logId" | "more">> {
-  let wanted = [...new Set([...ids].map((id) => id.toLowerCase()))];
+  const wanted = new Set([...ids].map((id) => id.toLowerCase()));
   const publications: Publication[] = [];
   const missing: Uuid[] = [];
-  while (wanted.length > 0) {
-    const entries = wanted.slice(0, MOST);
+  while (wanted.size > 0) {
+    const entries = [...wanted].slice(0, MOST);
     const page = await core.ask("GetLogEntries", { logId, entries }, "DataLogEntry");
-    const settled = new Set([...page.missing, ...page.publications.map((one) => one.publicationId)]);
+    const told = [...page.missing, ...page.publications.map((one) => one.publicationId)];
     // An answer without more has settled all that was asked.
-    const left = progressed(page.more, settled.size) ? entries.filter((id) => !settled.has(id)) : [];
-    wanted = [...left, ...wanted.slice(MOST)];
+    for (const id of progressed(page.more, told.length) ? told : entries) wanted.delete(id);
     publications.push(...page.publications);
     missing.push(...page.missing);
   }
@@ -81,7 +87,7 @@ export async function lookUp(core: Core, logId: SubscriptionReference, ids: Iter
 }
 
 /** Whether there is more, which a page of nothing must not say. */
-function progressed(more: boolean, count: number | undefined): boolean {
-  if (more && !count) throw new RequestError("Answer", "a page without progress");
+function progressed(more: boolean, by: unknown): boolean {
+  if (more && !by) throw new RequestError("Answer", "a page without progress");
   return more;
 }

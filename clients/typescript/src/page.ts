@@ -24,15 +24,16 @@ export function watchPage({ url, hiddenAfter = 60_000 }: { url: URL; hiddenAfter
   // A server on this machine is reached without a network.
   const isLocal = /^(localhost|127\.|\[::1)/.test(url.hostname);
   let hiddenSince = Infinity;
-  const look = () => {
-    hiddenSince = document?.visibilityState === "hidden" ? Math.min(hiddenSince, Date.now()) : Infinity;
-  };
-  const looked = () => {
-    look();
-    if (hiddenSince === Infinity) changed();
+  const look = (event?: unknown) => {
+    if (document?.visibilityState === "hidden") {
+      hiddenSince = Math.min(hiddenSince, Date.now());
+    } else {
+      hiddenSince = Infinity;
+      if (event) changed();
+    }
   };
   const listen = (how: "addEventListener" | "removeEventListener") => {
-    document?.[how]?.("visibilitychange", looked);
+    document?.[how]?.("visibilitychange", look);
     page[how]?.("online", changed);
     page[how]?.("offline", changed);
   };

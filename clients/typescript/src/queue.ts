@@ -65,11 +65,9 @@ export interface RejectOptions {
 /** What answers each. */
 const ANSWERS = { Acknowledge: "Acknowledged", Reject: "Rejected", Extend: "Extended" } as const;
 
-export class QueueSubscriber extends Stream<Delivery, Delivery> implements QueueSubscription {
+export class QueueSubscriber extends Stream<Delivery, Delivery, number | undefined> implements QueueSubscription {
   /** Whether deliveries that come are this subscriber's. */
   isServed = false;
-  /** The prefetch that the application asked for. */
-  wanted: number | undefined;
   prefetch: number | undefined;
   /** What was delivered on this connection. */
   #leased = new WeakSet<Delivery>();

@@ -6,7 +6,7 @@
 
 import { encodeCommand, type Response } from "./codec.js";
 import { ended, RequestError, timedOut, type ClosedError } from "./errors.js";
-import type { Commands, Responses, Uuid } from "./protocol.js";
+import type { Commands, Uuid } from "./protocol.js";
 import { after } from "./timer.js";
 
 /** What a caller says beside the command. */
@@ -49,23 +49,27 @@ export class Requests {
   /** Whether those that wait have to go on waiting for the moment. */
   #isHeld = false;
 
+  readonly #most: number;
+
   constructor(
-    readonly most: number,
+    most: number,
     readonly timeout: number,
-  ) {}
+  ) {
+    this.#most = most;
+  }
 
   get isIdle(): boolean {
     return this.#inFlight.size + this.#waiting.size === 0;
   }
 
   /** Asks, and again on each new connection until there is an answer. Throws if the command can't be encoded. */
-  ask<Name extends keyof Commands>(name: Name, fields: Commands[Name], about: About): Promise<Response> {
-    return new Promise((resolve, reject) => {
+  ask<Name extends keyof Commands>(name: Name, fields: Commands[Name], about: About): Promise<Response | RequestError> {
+    return new Promise((settle) => {
       const request: Request = {
         ...this.#request(name, fields),
         ...about,
         stopTimer: after(this.timeout, () => this.#settle(request, timedOut(about.publicationId))),
-        settle: (outcome) => (outcome instanceof RequestError ? reject(outcome) : resolve(outcome)),
+        settle,
       };
       this.#waiting.add(request);
       this.#fill();
@@ -148,7 +152,7 @@ export class Requests {
     // Settling one that is too large leads here again.
     if (this.#isHeld) return;
     this.#isHeld = true;
-    while (this.#waiting.size > 0 && this.#inFlight.size < this.most) {
+    while (this.#waiting.size > 0 && this.#inFlight.size < this.#most) {
       const { value } = this.#oldest.next();
       if (value) {
         this.#waiting.delete(value);
@@ -183,12 +187,4 @@ export class Requests {
     request.settle(outcome);
     this.#fill();
   }
-}
-
-/** The fields of `response`, which has to be one of `name`. */
-export function expect<Name extends keyof Responses>(name: Name, response: Response): Responses[Name] {
-  if (response.name !== name) {
-    throw new RequestError("Answer", `${response.name} is no answer to this`);
-  }
-  return response.fields as Responses[Name];
 }

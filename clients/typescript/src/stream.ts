@@ -9,7 +9,7 @@ import type { Commands, SubscriptionReference, Uuid } from "./protocol.js";
 
 const END = { done: true, value: undefined } as const;
 
-export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value, undefined> {
+export abstract class Stream<Item, Value, Wanted> implements AsyncIterableIterator<Value, undefined> {
   readonly subscribed: Promise<void>;
 
   /** `waiting` is for a connection, or for the time to try again; `asking` for the answer to a request. */
@@ -20,8 +20,8 @@ export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value
   stopTimer: (() => void) | undefined;
   protected items: Item[] = [];
 
-  #answer!: (error?: RequestError) => void;
-  readonly #readers: [(result: IteratorResult<Value, undefined>) => void, (error: RequestError) => void][] = [];
+  #answer!: (how?: Promise<never>) => void;
+  readonly #readers: ((result: IteratorResult<Value, undefined> | Promise<never>) => void)[] = [];
   /** That nothing follows, and why, until that is told. */
   #end: { error?: RequestError | undefined } | undefined;
 
@@ -29,12 +29,12 @@ export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value
     readonly core: Core,
     readonly id: Uuid,
     readonly reference: SubscriptionReference,
+    /** What the application asked for. */
+    public wanted: Wanted,
     /** Whether the application has it. */
     public isClaimed: boolean,
   ) {
-    this.subscribed = new Promise((resolve, reject) => {
-      this.#answer = (error) => (error ? reject(error) : resolve());
-    });
+    this.subscribed = new Promise((resolve) => (this.#answer = resolve));
     // Whoever iterates is told as well.
     this.subscribed.catch(() => {});
   }
@@ -54,7 +54,7 @@ export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value
   next(): Promise<IteratorResult<Value, undefined>> {
     const item = this.items.shift();
     if (item !== undefined) return Promise.resolve({ done: false, value: this.take(item) });
-    return new Promise((...reader) => {
+    return new Promise((reader) => {
       this.#readers.push(reader);
       this.#tellEnd();
     });
@@ -78,7 +78,7 @@ export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value
 
   push(item: Item): void {
     const reader = this.#readers.shift();
-    if (reader) reader[0]({ done: false, value: this.take(item) });
+    if (reader) reader({ done: false, value: this.take(item) });
     else this.items.push(item);
   }
 
@@ -91,9 +91,8 @@ export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value
 
   #tellEnd(): void {
     if (!this.#end) return;
-    for (const [resolve, reject] of this.#readers.splice(0)) {
-      if (this.#end.error) reject(this.#end.error);
-      else resolve(END);
+    for (const reader of this.#readers.splice(0)) {
+      reader(failed(this.#end.error) ?? END);
       // Once is enough.
       this.#end = {};
     }
@@ -104,6 +103,10 @@ export abstract class Stream<Item, Value> implements AsyncIterableIterator<Value
     if (this.isAnswered) return;
     this.isAnswered = true;
     this.stopTimer?.();
-    this.#answer(error);
+    this.#answer(failed(error));
   }
+}
+
+function failed(error?: RequestError): Promise<never> | undefined {
+  return error && Promise.reject(error);
 }

@@ -13,7 +13,6 @@
 // Owns what counts as full, and as done: an event is done when the next one is asked for. Does not own what is said to the server:
 // that is the core's.
 
-import type { Core } from "./core.js";
 import type {
   Commands,
   Gap,
@@ -21,7 +20,6 @@ import type {
   Settled,
   Subscribed,
   SubscribeFrom,
-  SubscriptionReference,
   Uuid,
 } from "./protocol.js";
 import { Stream } from "./stream.js";
@@ -108,7 +106,6 @@ export interface Subscription extends AsyncIterableIterator<Event, undefined> {
 
 /** What the application asked for. */
 export interface Wanted {
-  subscription: SubscriptionReference;
   from?: SubscribeFrom | undefined;
   epoch?: Uuid | undefined;
   bound: Bound;
@@ -116,7 +113,7 @@ export interface Wanted {
   acknowledges?: boolean;
 }
 
-export class Subscriber extends Stream<[Place, Event], Event> implements Subscription {
+export class Subscriber extends Stream<[Place, Event], Event, Wanted> implements Subscription {
   /** The last sequence that went into the buffer; `undefined` until the first `Subscribed`. */
   place: Place | undefined;
   /** Where a durable session resumes in the server's view, as far as this client knows. */
@@ -131,22 +128,11 @@ export class Subscriber extends Stream<[Place, Event], Event> implements Subscri
   /** The publication that was taken last. */
   #taken: Place | undefined;
 
-  constructor(
-    core: Core,
-    id: Uuid,
-    public wanted: Wanted,
-    isClaimed: boolean,
-  ) {
-    super(core, id, wanted.subscription, isClaimed);
-  }
-
   command(): Commands["Subscribe"] {
     const { place, wanted } = this;
+    const { from, epoch } = place ? { from: { After: place.sequence }, epoch: place.epoch } : wanted;
     // What a Queue delivers would be leased, and never settled.
-    const kind = "Broadcast";
-    return place
-      ? { subscriptionId: this.reference, kind, from: { After: place.sequence }, epoch: place.epoch }
-      : { subscriptionId: this.reference, kind, from: wanted.from, epoch: wanted.epoch };
+    return { subscriptionId: this.reference, kind: "Broadcast", from, epoch };
   }
 
   // ---- For the application ----
@@ -185,10 +171,20 @@ export class Subscriber extends Stream<[Place, Event], Event> implements Subscri
     return this.items.length * 2 <= events && this.#bytes * 2 <= bytes;
   }
 
-  /** Adds an event, also to a full buffer: whoever adds publications asks before. */
-  override push(item: [Place, Event]): void {
-    this.#bytes += size(item[1]);
-    super.push(item);
+  /** Adds an event that leads up to `sequence`, also to a full buffer: whoever adds publications asks before. */
+  add(event: Event, sequence = this.place!.sequence): void {
+    this.place = { epoch: this.place!.epoch, sequence };
+    this.#bytes += size(event);
+    this.push([this.place, event]);
+  }
+
+  /** Whether it is live, and has yet to get what has this sequence. */
+  isBefore(sequence: number): boolean {
+    return this.state === "live" && sequence > this.place!.sequence;
+  }
+
+  gap({ from, to, cause }: Omit<GapEvent, "type">): void {
+    if (this.isBefore(to)) this.add({ type: "Gap", from: Math.max(from, this.place!.sequence + 1), to, cause }, to);
   }
 
   protected take([place, event]: [Place, Event]): Event {
@@ -217,7 +213,7 @@ export class Subscriber extends Stream<[Place, Event], Event> implements Subscri
     const isSame = previous?.epoch === epoch && previous.sequence === cursor;
     this.state = "live";
     if (!place || !isSame) this.begin({ epoch, sequence: cursor });
-    if (!isSame && (place || !recovered)) this.push([this.place!, { type: "NotRecovered", previous, epoch, cursor }]);
+    if (!isSame && (place || !recovered)) this.add({ type: "NotRecovered", previous, epoch, cursor });
     this.answer();
     return place !== undefined && place.epoch !== epoch;
   }

@@ -29,40 +29,37 @@ export function uuidBytes(text: Uuid): Uint8Array {
 /** The UUID of a subscription, which a name stands for too (version 5, protocol, section 2). */
 export function subscriptionId(reference: SubscriptionReference): Uuid {
   if (isUuid(reference)) return reference.toLowerCase();
-  const name = textBytes(`infotainer:${reference}`);
-  const message = new Uint8Array(16 + name.length);
-  message.set(uuidBytes(NAMESPACE));
-  message.set(name, 16);
-  return uuidText(versioned(sha1(message), 5));
+  return versioned(sha1([...uuidBytes(NAMESPACE), ...textBytes(`infotainer:${reference}`)]), 5);
 }
 
 /** A new session id: a secret of 122 random bits (version 4) that the application keeps. */
 export function newSession(): Uuid {
-  return uuidText(versioned(random(), 4));
+  return versioned(random(), 4);
 }
 
 /** A new publication id: version 7, so that ids sort by their time. */
 export function newPublicationId(): Uuid {
-  const time = Date.now().toString(16).padStart(12, "0");
-  return `${time.slice(0, 8)}-${time.slice(8)}${uuidText(versioned(random(), 7)).slice(13)}`;
+  const bytes = random();
+  bytes.set(uuidBytes(Date.now().toString(16).padStart(12, "0")));
+  return versioned(bytes, 7);
 }
 
 function random(): Uint8Array {
   return globalThis.crypto.getRandomValues(new Uint8Array(16));
 }
 
-function versioned(bytes: Uint8Array, version: number): Uint8Array {
+/** The UUID of `version` with what else is in 16 bytes. */
+function versioned(bytes: Uint8Array, version: number): Uuid {
   bytes[6] = (bytes[6]! & 0x0f) | (version << 4);
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;
-  return bytes;
+  return uuidText(bytes);
 }
 
-/** RFC 3174. */
-function sha1(message: Uint8Array): Uint8Array {
+/** The first 16 bytes of the hash (RFC 3174). */
+function sha1(message: number[]): Uint8Array {
   const { length } = message;
   const blocks = new DataView(new ArrayBuffer(((length + 72) >> 6) << 6));
-  new Uint8Array(blocks.buffer).set(message);
-  blocks.setUint8(length, 0x80);
+  [...message, 0x80].forEach((byte, at) => blocks.setUint8(at, byte));
   blocks.setUint32(blocks.byteLength - 4, length * 8);
   const hash = [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0] as [number, number, number, number, number];
   const words: number[] = [];
