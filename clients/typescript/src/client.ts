@@ -1,7 +1,6 @@
 // What an application has of a client: `Client`. Everything that is asked goes through `Requests`, everything that comes through
 // `Core`; what is here only puts words to it.
 
-import { textBytes } from "./cbor.js";
 import { Connection, type SocketConstructor, type Status } from "./connection.js";
 import { Core } from "./core.js";
 import { ConnectionError } from "./errors.js";
@@ -21,7 +20,7 @@ import type {
 } from "./protocol.js";
 import type { QueueSubscription } from "./queue.js";
 import { BOUND, type Bound, type Subscription } from "./subscriber.js";
-import { isUuid, newPublicationId, subscriptionId } from "./uuid.js";
+import { isUuid, newPublicationId, subscriptionId, textBytes } from "./uuid.js";
 
 /** How a client is made. Times are in milliseconds. */
 export interface ClientOptions {

@@ -3,11 +3,15 @@
 // Browsers have no SHA-1 that answers at once, and none at all on pages that did not come over TLS; so it is here. It names
 // things, and protects nothing.
 
-import { textBytes } from "./cbor.js";
 import type { SubscriptionReference, Uuid } from "./protocol.js";
 
 const FORM = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const NAMESPACE = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+
+const encoder = new TextEncoder();
+
+/** UTF-8. */
+export const textBytes = (text: string): Uint8Array => encoder.encode(text);
 
 /** Whether `text` has the 36 characters of a UUID. */
 export function isUuid(text: string): boolean {

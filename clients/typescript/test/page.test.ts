@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { build } from "esbuild";
 import { type Browser, chromium, type Page } from "playwright-core";
-import type { Client } from "infotainer";
+import { type Client, subscriptionId } from "infotainer";
 import { cleanUp, eventually, Proxy, TestServer } from "./support.js";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -40,11 +40,12 @@ before(async () => {
   });
   const script = outputFiles[0]!.text;
   pages = createServer(({ url = "" }, response) => {
-    const isBuilt = /^\/dist\/[\w/-]+\.js$/.test(url);
+    const isBuilt = /^\/(dist|node_modules\/cborg)\/[\w./-]+\.js$/.test(url);
     response.setHeader("content-type", isBuilt || url === "/infotainer.js" ? "text/javascript" : "text/html");
     if (url === "/infotainer.js") response.end(script);
     else if (isBuilt) response.end(readFileSync(`.${url}`));
-    else if (url === "/hello.html") response.end(pageOfTheReadme());
+    else if (url === "/hello.html") response.end(page("../../README.md").replace("ws://127.0.0.1:8949/ws", server.url));
+    else if (url === "/modules.html") response.end(`${page("README.md")}<script type="module">${MODULES}</script>`);
     else response.end("<!doctype html><title>infotainer</title>");
   });
   await new Promise<void>((resolve) => pages.listen(0, "127.0.0.1", resolve));
@@ -73,12 +74,14 @@ after(async () => {
   await cleanUp();
 });
 
-/** As it stands in the project's README, which tells to serve it from this folder. */
-function pageOfTheReadme(): string {
-  const pages = [...readFileSync("../../README.md", "utf8").matchAll(/```html\n([^]*?)```/g)];
+/** As it stands in a README, to be served from this folder. */
+function page(readme: string): string {
+  const pages = [...readFileSync(readme, "utf8").matchAll(/```html\n([^]*?)```/g)];
   assert.equal(pages.length, 1);
-  return pages[0]![1]!.replace("ws://127.0.0.1:8949/ws", server.url);
+  return pages[0]![1]!;
 }
+
+const MODULES = `import { subscriptionId } from "infotainer"; document.body.append(subscriptionId("greetings"));`;
 
 /** A page whose client is subscribed to `name` and notes what it sees. */
 async function open(name: string, url: string, options: object = {}): Promise<Page> {
@@ -141,6 +144,12 @@ test("page of the project's README says hello", { skip }, async () => {
   const page = await (await browser.newContext()).newPage();
   await page.goto(`${origin}/hello.html`);
   await eventually("hello", async () => (await page.innerText("body")).trim() === "1 hello from a page");
+});
+
+test("modules are loaded with the import map of the client's README", { skip }, async () => {
+  const page = await (await browser.newContext()).newPage();
+  await page.goto(`${origin}/modules.html`);
+  await eventually("an id", async () => (await page.innerText("body")).trim() === subscriptionId("greetings"));
 });
 
 test("server is not reached from a page of another origin", { skip }, async () => {
