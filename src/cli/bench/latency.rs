@@ -45,10 +45,11 @@ pub(super) struct LatencyArgs {
     names: Subscriptions,
 
     #[command(flatten)]
-    peers: PeersArgs,
-
-    #[command(flatten)]
     target: Target,
+
+    // Last: the heading of their help is for whatever follows.
+    #[command(flatten)]
+    peers: PeersArgs,
 }
 
 /// What was reached.
