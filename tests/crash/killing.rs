@@ -11,7 +11,7 @@ use crate::{
         number_from, seed,
         subscriptions::{SMALL_JOURNALS, create_all},
     },
-    support::{Process, eventually},
+    support::Process,
 };
 
 const ROUNDS: u64 = 20;
@@ -49,11 +49,7 @@ async fn live(rounds: u64, random: &mut fastrand::Rng, seen: &mut Seen) {
     let mut start = Duration::from_millis(150);
     for round in 0..rounds {
         let load = Load::on(&server, ledger, round, random).await;
-        let enough = random.u64(50..1_000);
-        eventually("enough was answered", async || {
-            load.shared.answered() >= enough
-        })
-        .await;
+        load.goes_on(random).await;
         server.kill();
         seen.answers += load.shared.answered();
         ledger = load.over().await;

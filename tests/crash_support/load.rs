@@ -13,9 +13,9 @@ use super::{
     log_checker::{Content, Submission, payload},
     passing::{Change, Passing},
     queue_checker::End,
-    subscriptions::{ACKNOWLEDGED, SUBSCRIPTIONS},
+    subscriptions::{ACKNOWLEDGED, SUBSCRIPTIONS, Subscription},
 };
-use crate::support::{Client, Event, Process, Response};
+use crate::support::{Client, Event, Process, Response, eventually};
 
 const PUBLISHERS: u64 = 3;
 const WORKERS: u64 = 3;
@@ -35,6 +35,8 @@ const PASSING: usize = 4;
 /// A load that is under way.
 pub struct Load {
     pub shared: Arc<Shared>,
+    /// Only on what is Written: then nothing but the time makes the server sync.
+    pub is_unsynced: bool,
     clients: Vec<JoinHandle<()>>,
 }
 
@@ -46,16 +48,19 @@ impl Load {
         round: u64,
         random: &mut fastrand::Rng,
     ) -> Self {
-        let session = ledger.session;
-        let cursors = ledger.cursors.clone();
         let lasts: BTreeMap<_, _> = ledger
             .logs
             .iter()
             .map(|(name, log)| (*name, log.last()))
             .collect();
         let shared = Arc::new(Shared::new(ledger));
+        let is_unsynced = random.u8(..4) == 0;
+        let targets: Arc<[_]> = SUBSCRIPTIONS
+            .into_iter()
+            .filter(|subscription| !(is_unsynced && subscription.is_synced()))
+            .collect();
         let mut clients = Vec::new();
-        for subscription in SUBSCRIPTIONS {
+        for subscription in targets.iter() {
             let name = subscription.name;
             if !subscription.is_queue() {
                 let mut reader = server.client().await;
@@ -73,28 +78,36 @@ impl Load {
                 clients.push(tokio::spawn(work_along(worker, shared.clone(), name, seed)));
             }
         }
-        let mut subscriber = server.resume(session).await;
-        for name in ACKNOWLEDGED {
-            if !cursors.contains_key(name) {
-                subscriber.subscribe(name, "First").await;
-                shared.lock().cursors.entry(name).or_default();
-            }
-        }
-        clients.push(tokio::spawn(acknowledge_along(subscriber, shared.clone())));
         for number in 0..PUBLISHERS {
             let publisher = server.client().await;
             let (name, seed) = (round * PUBLISHERS + number, random.u64(..));
-            clients.push(tokio::spawn(publish(publisher, shared.clone(), name, seed)));
+            let publishing = publish(publisher, shared.clone(), targets.clone(), name, seed);
+            clients.push(tokio::spawn(publishing));
         }
-        let administrator = server.client().await;
-        let seed = random.u64(..);
-        clients.push(tokio::spawn(administer(
-            administrator,
-            shared.clone(),
-            round,
-            seed,
-        )));
-        Self { shared, clients }
+        if !is_unsynced {
+            let subscriber = subscriber(server, &shared).await;
+            clients.push(tokio::spawn(acknowledge_along(subscriber, shared.clone())));
+            let administrator = server.client().await;
+            let seed = random.u64(..);
+            let administering = administer(administrator, shared.clone(), round, seed);
+            clients.push(tokio::spawn(administering));
+        }
+        Self {
+            shared,
+            is_unsynced,
+            clients,
+        }
+    }
+
+    /// Waits until some more was answered.
+    pub async fn goes_on(&self, random: &mut fastrand::Rng) {
+        // What waits for no sync is answered sooner.
+        let share = if self.is_unsynced { 5 } else { 1 };
+        let enough = self.shared.answered() + share * random.u64(50..600);
+        eventually("enough was answered", async || {
+            self.shared.answered() >= enough
+        })
+        .await;
     }
 
     /// After the server's end: what they were told.
@@ -108,15 +121,21 @@ impl Load {
     }
 }
 
-/// Submits to every subscription.
-async fn publish(mut client: Client, shared: Arc<Shared>, publisher: u64, seed: u64) {
+/// Submits to all of these.
+async fn publish(
+    mut client: Client,
+    shared: Arc<Shared>,
+    targets: Arc<[Subscription]>,
+    publisher: u64,
+    seed: u64,
+) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut numbers = [0; SUBSCRIPTIONS.len()];
+    let mut numbers = vec![0; targets.len()];
     let mut under_way: VecDeque<(u64, &str, Content)> = VecDeque::new();
     loop {
         while under_way.len() < WINDOW {
-            let target = random.usize(..SUBSCRIPTIONS.len());
-            let name = SUBSCRIPTIONS[target].name;
+            let target = random.usize(..targets.len());
+            let name = targets[target].name;
             let number = numbers[target];
             numbers[target] += 1;
             let len = match random.u8(..) {
@@ -187,6 +206,20 @@ fn sequence_told(ledger: &mut Ledger, name: &str, response: &Response) -> u64 {
     let content = Content::of(response.bytes("data"));
     ledger.log(name).tell(sequence, id, content, Instant::now());
     sequence
+}
+
+/// The durable session, which subscribes to what it did not yet.
+async fn subscriber(server: &Process, shared: &Shared) -> Client {
+    let session = shared.lock().session;
+    let mut client = server.resume(session).await;
+    for name in ACKNOWLEDGED {
+        let is_new = !shared.lock().cursors.contains_key(name);
+        if is_new {
+            client.subscribe(name, "First").await;
+            shared.lock().cursors.entry(name).or_default();
+        }
+    }
+    client
 }
 
 /// Acknowledges what comes in a durable session, a few at a time.
