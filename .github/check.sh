@@ -93,6 +93,11 @@ step "conformance"
 cargo build --locked --features conformance --example echo
 "$python" tests/conformance/run.py target/debug/examples/echo
 
+step "growth"
+# Ten million publications: what they cost is told, and memory must not grow with them.
+cargo build --release --locked
+"$python" benches/growth.py --check
+
 # What the clients' tests say to the server and hear from it is held to the grammar behind them.
 export INFOTAINER_TEST_FRAMES="$PWD/target/frames"
 rm -rf "$INFOTAINER_TEST_FRAMES"

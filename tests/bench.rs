@@ -310,6 +310,18 @@ fn idle_tells_what_a_connection_costs() {
 }
 
 #[test]
+fn idle_connections_may_have_several_subscriptions_and_no_more_than_there_are() {
+    let served = serve();
+    let several = ["idle", "--connections", "5", "--subscriptions", "4"];
+    let several = [&several[..], &["--duration", "10ms", "--each"]].concat();
+    let figures = served.figures(&[&several[..], &["3"]].concat());
+    assert_eq!(figures["subscriptions_of_each"], 3);
+    let output = bench(&served.url(), &[&several[..], &["5"]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("--each 5"), "{output:?}");
+}
+
+#[test]
 fn what_can_not_be_done_ends_with_1_and_a_sentence() {
     let nobody_listens = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -18,13 +18,17 @@ use crate::cli::{Failure, values};
 /// Flags of `bench idle`.
 #[derive(Args, Debug)]
 pub(super) struct IdleArgs {
-    /// Connections, each with one subscription
+    /// Connections that subscribe
     #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = number)]
     connections: usize,
 
     /// Subscriptions that they share
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number)]
     subscriptions: usize,
+
+    /// Subscriptions of each
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number)]
+    each: usize,
 
     /// How long they stay
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::duration)]
@@ -43,6 +47,7 @@ pub(super) struct Figures {
     load: &'static str,
     connections: usize,
     subscriptions: usize,
+    subscriptions_of_each: usize,
     seconds: f64,
     #[serde(flatten)]
     server: Option<Cost>,
@@ -63,6 +68,12 @@ impl Load for IdleArgs {
     type Figures = Figures;
 
     fn plan(&self) -> Result<Plan<'_>, Failure> {
+        if self.each > self.subscriptions {
+            return Err(Failure::Usage(format!(
+                "--each {} takes as many --subscriptions, not {}",
+                self.each, self.subscriptions
+            )));
+        }
         Ok(Plan {
             target: &self.target,
             names: self.names.names(self.subscriptions),
@@ -75,7 +86,7 @@ impl Load for IdleArgs {
         let process = bench.server_process();
         let before = process.as_ref().map(Process::resident).transpose()?;
         let subscribed = bench
-            .subscribers(self.connections, self.subscriptions, "New")
+            .subscribers_of_several(self.connections, self.subscriptions, self.each, "New")
             .await?;
         let cpu = bench.cpu()?;
         let mut subscribers = JoinSet::new();
@@ -106,6 +117,7 @@ impl Load for IdleArgs {
             load: "idle",
             connections: self.connections,
             subscriptions: self.subscriptions,
+            subscriptions_of_each: self.each,
             seconds: self.duration.as_secs_f64(),
             server,
         })
@@ -126,8 +138,8 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "connections   {}, to {} subscriptions, for {:.1} s",
-            self.connections, self.subscriptions, self.seconds
+            "connections   {}, each to {} of {} subscriptions, for {:.1} s",
+            self.connections, self.subscriptions_of_each, self.subscriptions, self.seconds
         )?;
         if let Some(server) = &self.server {
             writeln!(

@@ -99,11 +99,31 @@ impl Bench {
         subscriptions: usize,
         from: &'static str,
     ) -> Result<Vec<Subscriber>, LoadError> {
+        self.subscribers_of_several(count, subscriptions, 1, from)
+            .await
+    }
+
+    /// So many subscribers, each of `each` of the load's first `subscriptions` subscriptions, in turn. Their place is that in the last.
+    pub(super) async fn subscribers_of_several(
+        &self,
+        count: usize,
+        subscriptions: usize,
+        each: usize,
+        from: &'static str,
+    ) -> Result<Vec<Subscriber>, LoadError> {
         let connections = self.connect(count).await?;
         let bar = self.progress("subscribing", count as u64, "subscribers");
+        let name = |number: usize| &self.names[number % subscriptions];
         let subscribers = stream::iter(connections.into_iter().enumerate())
-            .map(|(index, connection)| {
-                self.subscribe(connection, &self.names[index % subscriptions], from)
+            .map(async |(index, connection)| {
+                let first = index * each;
+                let mut subscriber = self.subscribe(connection, name(first), from).await?;
+                for number in first + 1..first + each {
+                    subscriber = self
+                        .subscribe(subscriber.connection, name(number), from)
+                        .await?;
+                }
+                Ok(subscriber)
             })
             .buffer_unordered(SUBSCRIBING)
             .inspect(|_| bar.inc(1))
