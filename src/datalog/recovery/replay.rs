@@ -59,9 +59,9 @@ impl<'a> Replay<'a> {
         sealed_through: u64,
     ) -> Result<Result<Unsealed, JournalFile>, OpenError> {
         let bytes = read(&file)?;
-        let expected = self.last_batch + 1;
         let found = self.store.found();
         let began = newest_generation(&bytes, self.store.id(), sealed_through);
+        let expected = began.and_then(|began| self.expected_batch(began, sealed_through));
         if began.is_some_and(|generation| generation >= found.generation) {
             self.last_batch = self.last_batch.max(found.batch.saturating_sub(1));
         }
@@ -84,8 +84,11 @@ impl<'a> Replay<'a> {
             .during(|| format!("syncing {}", file.path().display()))?;
         let file = Arc::new(file);
         self.index.add_journal(generation, file.clone());
+        self.expect_generation(generation, sealed_through, &file);
         if let Some((first, last)) = scan.numbers {
-            if self.last_generation > 0 && scan.damaged.is_empty() {
+            if let Some(expected) = expected
+                && scan.damaged.is_empty()
+            {
                 self.expect_batch(first, expected, &file);
             }
             self.last_batch = last;
@@ -114,6 +117,31 @@ impl<'a> Replay<'a> {
             spans: scan.spans,
             end,
         }))
+    }
+
+    /// A run's generations follow each other: where its last ones are not sealed, the first behind what is sealed has to be there.
+    fn expect_generation(&mut self, generation: u64, sealed_through: u64, file: &JournalFile) {
+        let found = self.store.found();
+        let is_of_last_run = found.unclean && (1..=sealed_through).contains(&found.generation);
+        if self.last_generation == 0 && is_of_last_run && generation > sealed_through + 1 {
+            self.damage(&format!(
+                "journals {} to {} are gone, in front of {}",
+                sealed_through + 1,
+                generation - 1,
+                file.path().display()
+            ));
+        }
+    }
+
+    /// The number that the first batch of a journal has to have, where that is known: that behind the journal before it, or the first of
+    /// the last run, if nothing of that run is sealed.
+    fn expected_batch(&self, generation: u64, sealed_through: u64) -> Option<u64> {
+        if self.last_generation > 0 {
+            return Some(self.last_batch + 1);
+        }
+        let found = self.store.found();
+        let is_first = generation >= found.generation && sealed_through < found.generation;
+        (found.unclean && is_first).then_some(found.batch)
     }
 
     /// A journal is begun only when the one before it is synced: what lacks between them was there.

@@ -250,6 +250,42 @@ fn damage_at_the_end_of_a_journal_is_seen_by_the_one_behind_it() {
     assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
 }
 
+/// Nothing in front of it told how the next journal had to begin, and what was lost was not told.
+#[test]
+fn oldest_journal_that_is_gone_is_told() {
+    for is_first_of_its_run in [true, false] {
+        for whole_file in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut log, _) = open(dir.path());
+            log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
+                .unwrap();
+            log.end_journal();
+            log.settle();
+            if is_first_of_its_run {
+                drop(log);
+                (log, _) = open(dir.path());
+                log.settle();
+            }
+            // Nothing is sealed.
+            log.backlog().pretend_room(0);
+            append(&mut log, ONE, 1, 10);
+            let (path, end) = journal_of(dir.path(), ONE, 1);
+            log.end_journal();
+            append(&mut log, TWO, 1, 30);
+            drop(log);
+            if whole_file {
+                fs::remove_file(&path).unwrap();
+            } else {
+                flip(&path, end / 2);
+            }
+            let (log, recovered) = open(dir.path());
+            assert_eq!(recovered.report.damage.len(), 1);
+            assert_eq!(recovered.uncertain, vec![ONE]);
+            assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
+        }
+    }
+}
+
 #[test]
 fn end_of_a_journal_that_was_whole_when_closed_is_never_torn() {
     let dir = tempfile::tempdir().unwrap();
