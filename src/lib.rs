@@ -1,7 +1,8 @@
 //! A standalone, durable publish/subscribe server: WebSocket clients speak CBOR to it.
 //!
 //! The feature `server` is `Server` and everything behind it, `client` is the client library; both are on by default. Without
-//! either, [`protocol`] alone is left: what travels, and its codec. The feature `conformance` is for the server's own tests.
+//! either, [`protocol`] alone is left: what travels, and its codec. The features `conformance` and `fuzzing` are for the server's
+//! own tests.
 
 #[cfg(feature = "server")]
 mod actors;
@@ -13,13 +14,23 @@ pub mod config;
 pub mod conformance;
 #[cfg(feature = "server")]
 mod connection;
-#[cfg(feature = "server")]
+/// Of a connection, what fuzz targets need: with the rest of the server they would take ten times as long to build.
+#[cfg(all(feature = "fuzzing", not(feature = "server")))]
+mod connection {
+    mod frames;
+
+    pub(crate) use frames::{FrameReader, Received};
+}
+#[cfg(any(feature = "server", feature = "fuzzing"))]
 pub mod datalog;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "fuzzing"))]
 pub mod domain;
+#[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 mod http;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "fuzzing"))]
 mod memory;
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -260,6 +260,17 @@ impl FrameReader {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl FrameReader {
+    /// Bytes of messages and frames that it has room for.
+    pub(crate) fn held(&self) -> usize {
+        let partial = self.partial.as_ref();
+        partial.map_or(0, |partial| {
+            partial.payload.capacity() + partial.control.capacity()
+        })
+    }
+}
+
 impl Partial {
     /// The data message whose last fragment came.
     fn join(&mut self) -> Result<Received, FrameError> {

@@ -81,7 +81,7 @@ struct State {
     idle: bool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl State {
     fn wants_something(&self) -> bool {
         self.spares.is_empty()
@@ -387,7 +387,7 @@ impl Backlog {
     }
 
     /// Waits until the background thread has nothing to do.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn wait_until_idle(&self) {
         let mut state = self.state.lock();
         while state.failed.is_none() && (!state.idle || state.merging || state.wants_something()) {

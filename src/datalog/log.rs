@@ -316,11 +316,6 @@ impl DataLog {
 
 #[cfg(test)]
 impl DataLog {
-    /// Ends the current journal, which is sealed then.
-    pub(super) fn end_journal(&mut self) {
-        self.rotate().unwrap();
-    }
-
     /// The journals that hold something.
     pub(super) fn journal_files(&self) -> Vec<Arc<super::journal::JournalFile>> {
         self.index.journal_files()
@@ -334,12 +329,20 @@ impl DataLog {
     pub(super) fn backlog(&self) -> &Backlog {
         &self.backlog
     }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl DataLog {
+    /// Ends the current journal, which is sealed then.
+    pub(super) fn end_journal(&mut self) {
+        self.rotate().expect("the journal can be ended");
+    }
 
     /// Waits until everything that can be done in the background is done.
     pub(super) fn settle(&mut self) {
-        self.sync().unwrap();
+        self.sync().expect("the log can be synced");
         self.backlog.wait_until_idle();
-        self.check().unwrap();
+        self.check().expect("the log is in order");
     }
 }
 

@@ -20,6 +20,8 @@ mod backlog;
 mod catalogue;
 mod chunk;
 mod disk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod journal;
 mod log;
@@ -29,6 +31,8 @@ mod page;
 mod reader;
 mod recovery;
 mod runs;
+#[cfg(any(test, feature = "fuzzing"))]
+mod sample;
 mod seal;
 mod segment;
 mod state_log;

@@ -7,6 +7,8 @@
 //! Owns the order of the steps and the judgement what is lost. What can't be read is set aside, never deleted; a torn tail is
 //! copied before it is cut.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod outdated;
 mod replay;
 mod sealed;
@@ -19,7 +21,8 @@ use std::{
 };
 
 use super::{
-    LogReader, OpenError, Options, ReadError, Recovered, RecoveryReport, StateMap,
+    LogExtent, LogNumber, LogReader, OpenError, Options, ReadError, Recovered, RecoveryReport,
+    StateMap,
     background::Holdings,
     index::Index,
     journal::{JournalFile, Unsealed, newest_generation},
@@ -98,18 +101,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         hole
     };
     let reader = LogReader::new(source.clone());
-    let mut logs = HashMap::new();
-    let mut uncertain = Vec::new();
-    for (log, _) in index.all_bounds() {
-        let extent = reader.extent(log).map_err(unreadable)?;
-        report.logs += 1;
-        report.publications += extent.last.0 + 1 - extent.first.0;
-        logs.insert(log, extent);
-        if hole.as_ref().is_some_and(|behind| !behind.contains(&log)) {
-            uncertain.push(log);
-        }
-    }
-    uncertain.sort_unstable();
+    let (logs, uncertain) = live_logs(&index, &reader, hole.as_ref(), &mut report)?;
     let changed_keys = match store.is_stand_in() {
         true => state.keys().cloned().collect(),
         false => HashSet::new(),
@@ -138,6 +130,28 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         last_batch: last_batch.max(found.batch.saturating_sub(1)),
         next_file,
     })
+}
+
+/// Every log, and which of them may lack their end: those that were not written to behind the last `hole`.
+fn live_logs(
+    index: &Index,
+    reader: &LogReader,
+    hole: Option<&HashSet<LogNumber>>,
+    report: &mut RecoveryReport,
+) -> Result<(HashMap<LogNumber, LogExtent>, Vec<LogNumber>), OpenError> {
+    let mut logs = HashMap::new();
+    let mut uncertain = Vec::new();
+    for (log, _) in index.all_bounds() {
+        let extent = reader.extent(log).map_err(unreadable)?;
+        report.logs += 1;
+        report.publications += extent.last.0 + 1 - extent.first.0;
+        logs.insert(log, extent);
+        if hole.is_some_and(|behind| !behind.contains(&log)) {
+            uncertain.push(log);
+        }
+    }
+    uncertain.sort_unstable();
+    Ok((logs, uncertain))
 }
 
 /// The sealed state map with what came behind it, in key order.

@@ -145,6 +145,15 @@ impl BatchBuilder {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl BatchBuilder {
+    /// Adds what says that it is a record.
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.records += 1;
+        self.buffer.extend_from_slice(bytes);
+    }
+}
+
 fn put_length(out: &mut Vec<u8>, length: usize) {
     let length = u32::try_from(length).expect("invariant: a record's parts are below 4 GiB");
     out.extend_from_slice(&length.to_le_bytes());
@@ -209,6 +218,12 @@ impl<'a> Batch<'a> {
             records: u32_at(whole, 32),
             body: &whole[HEADER_LEN..],
         })
+    }
+
+    /// Bytes that the checksum covers.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn unpadded_len(&self) -> usize {
+        HEADER_LEN + self.body.len()
     }
 
     /// Bytes that it takes, padding included.
@@ -284,11 +299,15 @@ impl<'a> Cursor<'a> {
     }
 
     fn log(&mut self) -> Option<LogNumber> {
-        self.take(8).map(|bytes| LogNumber(u64_at(bytes, 0)))
+        self.number().map(LogNumber)
     }
 
     fn sequence(&mut self) -> Option<Sequence> {
-        self.take(8).map(|bytes| Sequence(u64_at(bytes, 0)))
+        self.number().map(Sequence)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.take(8).map(|bytes| u64_at(bytes, 0))
     }
 
     fn length(&mut self) -> Option<usize> {

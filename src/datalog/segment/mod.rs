@@ -23,6 +23,8 @@
 //! * Times never decrease within a run.
 
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::datalog) mod fuzzing;
 mod reader;
 #[cfg(test)]
 pub(in crate::datalog) mod tests;

@@ -1,0 +1,5 @@
+#![no_main]
+
+use infotainer::fuzzing;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| infotainer_fuzz::bounded(input, fuzzing::codec));
