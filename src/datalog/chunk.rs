@@ -1,6 +1,8 @@
 //! What is remembered of a chunk in a journal: where it is, and what would else have to be read again.
 
-use crate::protocol::{NotAPublication, PublicationId, Sequence, Timestamp, stored_publications};
+use crate::protocol::{
+    NUMBER_LIMIT, NotAPublication, PublicationId, Sequence, Timestamp, stored_publications,
+};
 
 /// A chunk in a journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,9 @@ impl ChunkEntry {
         for publication in stored_publications(frames) {
             let publication = publication?;
             let (sequence, time) = (publication.sequence(), publication.time());
+            if !(1..NUMBER_LIMIT).contains(&sequence.0) {
+                return Err(NotAPublication);
+            }
             // Lazily, or each publication would have the whole chunk's checksum made.
             let entry = entry.get_or_insert_with(|| Self {
                 generation: 0,

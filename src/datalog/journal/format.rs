@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     datalog::{LogNumber, Record},
-    protocol::Sequence,
+    protocol::{NUMBER_LIMIT, Sequence},
 };
 
 /// What a batch begins with.
@@ -306,8 +306,10 @@ impl<'a> Cursor<'a> {
         self.number().map(Sequence)
     }
 
+    /// A number to which one can be added, and none that a server gives is larger.
     fn number(&mut self) -> Option<u64> {
-        self.take(8).map(|bytes| u64_at(bytes, 0))
+        let number = self.take(8).map(|bytes| u64_at(bytes, 0));
+        number.filter(|number| *number <= NUMBER_LIMIT)
     }
 
     fn length(&mut self) -> Option<usize> {
