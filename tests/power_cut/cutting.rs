@@ -27,6 +27,8 @@ use crate::{
 };
 
 const ROUNDS: u64 = 6;
+/// After so many rounds a disk with nothing on it is next: each cut is read whole.
+const LIFE: u64 = 10;
 /// Cuts of a round besides its last, from which the next round goes on.
 const CUTS: u64 = 2;
 const IMAGE: u64 = 256 << 20;
@@ -120,7 +122,24 @@ pub(crate) fn run() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(rounds(dir.path(), image, &boots));
+    let mut random = fastrand::Rng::with_seed(seed());
+    let (began, mut seen) = (Instant::now(), Seen::default());
+    let mut left = number_from("INFOTAINER_TEST_ROUNDS", ROUNDS);
+    while left > 0 {
+        make(&image).unwrap();
+        let rounds = left.min(LIFE);
+        let life = live(
+            rounds,
+            dir.path(),
+            image.clone(),
+            &boots,
+            &mut seen,
+            &mut random,
+        );
+        runtime.block_on(life);
+        left -= rounds;
+    }
+    println!("{seen:?} in {:?}", began.elapsed());
 }
 
 fn make(image: &Path) -> Result<(), String> {
@@ -137,25 +156,30 @@ fn try_out(image: &Path, dir: &Path) -> Result<(), String> {
     Mounted::ext4(disk.path(), &dir.join("tried")).map(drop)
 }
 
-async fn rounds(dir: &Path, mut image: PathBuf, boots: &Boots) {
-    let mut random = fastrand::Rng::with_seed(seed());
-    let (began, mut seen) = (Instant::now(), Seen::default());
+/// One disk, with so many rounds on it.
+async fn live(
+    rounds: u64,
+    dir: &Path,
+    mut image: PathBuf,
+    boots: &Boots,
+    seen: &mut Seen,
+    random: &mut fastrand::Rng,
+) {
     let mut before: Option<Cut> = None;
-    for round in 0..number_from("INFOTAINER_TEST_ROUNDS", ROUNDS) {
-        let dir = dir.join(format!("round-{round}"));
+    for round in 0..rounds {
+        let dir = dir.join(format!("round-{}", seen.rounds));
         boots.next();
         let mut machine = Machine::start(&image, &dir).unwrap();
         let ledger = match before.take() {
             Some(cut) => {
                 let there = whole(&machine.server, &cut, "the last of a round").await;
                 let mut ledger = cut.told;
-                there.absorb(&mut ledger, &mut random).await;
+                there.absorb(&mut ledger, random).await;
                 ledger
             }
             None => create_all(&machine.server).await,
         };
-        let (cuts, last) =
-            cut_under_load(&mut machine, &dir, ledger, round, &mut seen, &mut random).await;
+        let (cuts, last) = cut_under_load(&mut machine, &dir, ledger, round, seen, random).await;
         drop(machine);
         for (number, cut) in cuts.into_iter().enumerate() {
             check(&cut, &dir, boots, &format!("cut {number} of round {round}")).await;
@@ -168,8 +192,8 @@ async fn rounds(dir: &Path, mut image: PathBuf, boots: &Boots) {
     }
     if let Some(cut) = before {
         check(&cut, dir, boots, "the last cut").await;
+        fs::remove_file(cut.image).unwrap();
     }
-    println!("{seen:?} in {:?}", began.elapsed());
 }
 
 /// Loads a server, cuts the power under it now and then, and at last for good: sometimes after a kill, or while it starts after one.

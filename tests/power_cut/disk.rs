@@ -4,7 +4,7 @@
 //! system is that file. Requests are answered one at a time, so that there is an order of all writes and flushes.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -133,6 +133,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.mounted.take();
+        _ = fs::remove_file(&self.durable);
         // If something still uses it, it is served on; the namespace ends that.
         if self.serving.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(serving) = self.serving.take()
