@@ -86,6 +86,8 @@ fi
 
 step "tests"
 cargo test --locked
+# Each benchmark once, unoptimized: that it runs, not how fast.
+cargo test --locked --bench micro
 
 step "conformance"
 # The report lies in target/conformance. Section 9, which is about limits and times, is run with --performance.
