@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     datalog::{Page, ReadError, Space},
-    domain::{Broker, ConnectionId, Handed, ReplyTo, SealedBatch},
+    domain::{Broker, ConnectionId, Handed, ReplyTo, Room, SealedBatch},
     protocol::Timestamp,
 };
 
@@ -82,7 +82,7 @@ impl PubSubService {
         logger: Addr<DataLogger>,
         fetchers: Addr<LogFetcher>,
     ) -> Self {
-        broker.set_room(space.guaranteed, space.full);
+        broker.set_room(room(space));
         Self {
             broker,
             logger,
@@ -312,6 +312,21 @@ impl PubSubService {
     }
 }
 
+fn room(space: Space) -> Room {
+    let Space {
+        guaranteed,
+        changes,
+        clearing,
+        full,
+    } = space;
+    Room {
+        guaranteed,
+        changes,
+        clearing,
+        full,
+    }
+}
+
 /// The wall clock.
 fn now() -> Timestamp {
     let since_epoch = SystemTime::now()
@@ -472,7 +487,7 @@ impl Handler<Committed> for PubSubService {
         self.is_committing = false;
         self.read_clock();
         self.broker.committed(number, size);
-        self.broker.set_room(space.guaranteed, space.full);
+        self.broker.set_room(room(space));
         self.apply_deferred(ctx);
         // At once, not behind the mailbox: DataLogger is idle until then.
         self.flush(ctx);
@@ -512,7 +527,7 @@ impl Handler<SpaceChanged> for PubSubService {
     type Result = ();
 
     fn handle(&mut self, SpaceChanged(space): SpaceChanged, ctx: &mut Self::Context) {
-        self.broker.set_room(space.guaranteed, space.full);
+        self.broker.set_room(room(space));
         self.apply_deferred(ctx);
         self.flush_soon(ctx);
     }

@@ -42,6 +42,12 @@ const SPARES: usize = 2;
 /// Of the usual size of a journal, what a start goes on in if there is no room for more.
 const LEAST_SHARE: u64 = 32;
 
+/// Of the usual size of a journal, what changes of state leave to those that make room, on a full disk.
+const CLEARING_SHARE: u64 = 64;
+
+/// Of the usual size of a journal, what those leave to what can't be refused.
+const LAST_SHARE: u64 = 256;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Backlog {
@@ -150,8 +156,15 @@ impl Backlog {
         } else {
             state.left
         };
+        let reserve = match (&state.full, state.spares.last().or(state.reserve.as_ref())) {
+            (None, _) => u64::MAX,
+            (Some(_), Some(next)) => next.capacity(),
+            (Some(_), None) => state.left,
+        };
         Space {
             guaranteed: room.saturating_sub(slack),
+            changes: reserve.saturating_sub(self.journal_size / CLEARING_SHARE),
+            clearing: reserve.saturating_sub(self.journal_size / LAST_SHARE),
             full: state.full.is_some(),
         }
     }

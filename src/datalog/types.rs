@@ -83,6 +83,10 @@ pub enum Event {
 pub struct Space {
     /// Bytes ([`Record::encoded_len`]) that will certainly find room, counted from the commit that reported this.
     pub guaranteed: u64,
+    /// The same for records other than publications, which go on in a reserve while the disk is full; without a limit otherwise.
+    pub changes: u64,
+    /// The same for those of them that make room. What is left behind them is for what can't be refused.
+    pub clearing: u64,
     /// The disk has no room for another journal. Where this is false, being short of room passes by itself.
     pub full: bool,
 }

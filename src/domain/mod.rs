@@ -15,7 +15,7 @@ mod state;
 mod subscription;
 
 pub use batch::*;
-pub use broker::{Broker, BrokerLimits, KnownIds};
+pub use broker::{Broker, BrokerLimits, KnownIds, Room};
 pub use effect::*;
 pub use log::*;
 pub use memory_log::*;

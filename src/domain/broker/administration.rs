@@ -73,7 +73,8 @@ impl Broker {
             return Err(leads_back(id));
         }
         if settings != subscription.settings {
-            self.writable()?;
+            // It may be what makes room.
+            self.clearable()?;
             self.change(id, |subscription| subscription.settings = settings);
             self.dispatch(id);
         }
@@ -122,7 +123,7 @@ impl Broker {
 
     pub(super) fn delete(&mut self, to: ReplyTo, reference: &SubscriptionReference) -> Outcome {
         let id = self.found(reference)?.id;
-        self.writable()?;
+        self.clearable()?;
         let subscription = self.remove(id).expect("invariant: found above");
         for session_id in subscription.sessions() {
             let Some(session) = self.sessions.get_mut(&session_id) else {
@@ -234,7 +235,7 @@ impl Broker {
         };
         // With its name, a Queue takes another dead-letter subscription by default, which must not lead back to it.
         let may_change = known.kind == Kind::Broadcast || !self.leads_back(reference.id, &named);
-        if self.available && may_change {
+        if self.writable().is_ok() && may_change {
             self.change(reference.id, |subscription| {
                 subscription.settings.name = Some(name.clone())
             });

@@ -37,7 +37,7 @@ pub use retention::{RetentionCheck, RetentionCut};
 
 use super::{
     Batch, ConnectionId, Defaults, Effect, LogNumber, Record, ReplyTo, SealedBatch, Session,
-    Staging, Subscription,
+    Staging, Subscription, state,
 };
 use crate::protocol::{
     Durability, ErrorCode, Limits, PublicationId, Sequence, ServerError, ServerResponse, SessionId,
@@ -128,17 +128,43 @@ pub struct Broker {
     loads: Vec<QueueLoad>,
     /// When a queue has to be looked at, in milliseconds since the process began.
     due: BTreeSet<(u64, SubscriptionId)>,
+    held_up: HeldUp,
     now: Timestamp,
     uptime: u64,
     available: bool,
     stopping: bool,
 }
 
-/// What may still be appended: see [`Broker::set_room`].
-#[derive(Clone, Copy, Debug)]
-struct Room {
-    guaranteed: u64,
-    full: bool,
+/// What the log can take beyond what is committed, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Of publications.
+    pub guaranteed: u64,
+    /// Of changes of state.
+    pub changes: u64,
+    /// Of those that make room: deletions, retention.
+    pub clearing: u64,
+    /// This is all for now.
+    pub full: bool,
+}
+
+impl Room {
+    /// As if there were no end of it.
+    pub const UNLIMITED: Self = Self {
+        guaranteed: u64::MAX,
+        changes: u64::MAX,
+        clearing: u64::MAX,
+        full: false,
+    };
+}
+
+/// What waits for room to change state. Without it nothing of this is lost but by a crash.
+#[derive(Debug, Default)]
+struct HeldUp {
+    /// Queues that deliver nothing.
+    queues: BTreeSet<SubscriptionId>,
+    /// Places that are not written down.
+    cursors: BTreeSet<(SessionId, SubscriptionId)>,
 }
 
 impl Broker {
@@ -151,9 +177,26 @@ impl Broker {
                 <= self.room.guaranteed
     }
 
-    /// What the log can take: `guaranteed` bytes of publications beyond what is committed; if it is `full`, that is all for now.
-    pub fn set_room(&mut self, guaranteed: u64, full: bool) {
-        self.room = Room { guaranteed, full };
+    /// What the log can take now. What waited for room goes on if there is some.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
+        if self.writable().is_err() {
+            return;
+        }
+        let HeldUp { queues, cursors } = std::mem::take(&mut self.held_up);
+        for (session, subscription) in cursors {
+            if let Some(held) = self
+                .sessions
+                .get(&session)
+                .and_then(|known| known.held(subscription))
+            {
+                let record = state::put_cursor(session, subscription, &held.state());
+                self.building.record(record);
+            }
+        }
+        for queue in queues {
+            self.dispatch(queue);
+        }
     }
 
     /// The next batch to be written, in order. `more` tells whether the one that is being filled may be taken, too.
@@ -307,11 +350,24 @@ impl Broker {
 
     /// Whether state can be changed.
     fn writable(&self) -> Result<(), ServerError> {
-        if self.available {
-            Ok(())
-        } else {
-            Err(self.unwritable())
+        self.has_room(self.room.changes)
+    }
+
+    /// Whether state can be changed so that there is more room.
+    fn clearable(&self) -> Result<(), ServerError> {
+        self.has_room(self.room.clearing)
+    }
+
+    fn has_room(&self, room: u64) -> Result<(), ServerError> {
+        if !self.available {
+            return Err(self.unwritable());
         }
+        if self.room.full && self.pending_bytes() >= room {
+            let message =
+                "the disk is full, and so is the reserve for changes other than publications";
+            return Err(ServerError::new(ErrorCode::LogFull, message));
+        }
+        Ok(())
     }
 
     fn unwritable(&self) -> ServerError {

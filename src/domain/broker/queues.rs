@@ -42,6 +42,7 @@ impl Broker {
                 "a Queue takes publication_ids; sequence is acknowledged in a Broadcast",
             ));
         };
+        self.may_settle(id)?;
         let touched = self.touch(to, id, |queue, connection, _| {
             queue.acknowledge(connection, ids)
         })?;
@@ -56,6 +57,7 @@ impl Broker {
         } else {
             Rejected::Later(command.delay.unwrap_or_default())
         };
+        self.may_settle(id)?;
         let touched = self.touch(to, id, |queue, connection, now| {
             queue.reject(connection, &command.publication_ids, what, now)
         })?;
@@ -83,6 +85,16 @@ impl Broker {
                 subscription.id,
                 "the command is for a Queue, and the subscription is a Broadcast",
             )),
+        }
+    }
+
+    /// Whether what a queue settles can be written down.
+    fn may_settle(&self, id: SubscriptionId) -> Outcome {
+        match self.subscriptions.get(&id) {
+            Some(known) if known.memory.is_none() => {
+                self.writable().map_err(|error| error.for_subscription(id))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -193,6 +205,7 @@ impl Broker {
     }
 
     fn grant(&mut self, id: SubscriptionId) {
+        let is_writable = self.writable().is_ok();
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
@@ -201,6 +214,10 @@ impl Broker {
             return;
         };
         if self.stopping || is_logged && !self.available {
+            return;
+        }
+        if is_logged && !is_writable {
+            self.held_up.queues.insert(id);
             return;
         }
         let (log, durability) = (subscription.log, subscription.settings.durability);

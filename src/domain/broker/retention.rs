@@ -89,10 +89,13 @@ impl Broker {
             cut,
         }: RetentionCut,
     ) {
+        if self.clearable().is_err() {
+            return;
+        }
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
-        if subscription.log != log || cut.first <= subscription.first || !self.available {
+        if subscription.log != log || cut.first <= subscription.first {
             return;
         }
         // What may be removed never becomes less, but for a log that lost its end.

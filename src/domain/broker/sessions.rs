@@ -109,7 +109,7 @@ impl Broker {
 
     /// Forgets durable sessions that were away for too long.
     pub fn expire_sessions(&mut self, now: Timestamp) {
-        while self.available
+        while self.writable().is_ok()
             && let Some(&(since, id)) = self.away.first()
             && now.0.saturating_sub(since.0) >= self.limits.session_expiry
         {
@@ -161,6 +161,7 @@ impl Broker {
     }
 
     fn write_cursors(&mut self, id: SessionId, handed: &[Handed]) {
+        let is_writable = self.writable().is_ok();
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -174,9 +175,14 @@ impl Broker {
             match session.held_mut(subscription) {
                 Some(held) if held.log == log && held.handed != cursor => {
                     held.handed = cursor;
-                    if is_written && held.acknowledged.is_none() {
+                    if !is_written || held.acknowledged.is_some() {
+                        continue;
+                    }
+                    if is_writable {
                         self.building
                             .record(state::put_cursor(id, subscription, &held.state()));
+                    } else {
+                        self.held_up.cursors.insert((id, subscription));
                     }
                 }
                 _ => {}
@@ -185,6 +191,7 @@ impl Broker {
     }
 
     fn welcome(&mut self, id: SessionId) {
+        let is_writable = self.writable().is_ok();
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -206,9 +213,11 @@ impl Broker {
                 None => subscription.resume(held.resume_at(), held.epoch),
             };
             *held = resumed(held, cursor, subscription.epoch);
-            if session.durable && self.available {
+            if session.durable && is_writable {
                 self.building
                     .record(state::put_cursor(id, subscription.id, &held.state()));
+            } else if session.durable && self.available {
+                self.held_up.cursors.insert((id, subscription.id));
             }
             subscription.connect(connection.worker());
             subscription.staging.close_chunk();

@@ -139,7 +139,7 @@ impl Broker {
             .get_mut(&session_id)
             .expect("invariant: a connection speaks for a session");
         if session.durable && session.held(id).is_some() {
-            self.writable()?;
+            self.clearable()?;
         }
         let session = self
             .sessions
@@ -192,7 +192,7 @@ impl Broker {
                 format!("the newest sequence is {last}, so {sequence} can't be acknowledged"),
             ));
         }
-        let available = self.available;
+        let writable = self.writable();
         let session = self
             .sessions
             .get_mut(&session_id)
@@ -209,8 +209,8 @@ impl Broker {
             .acknowledged
             .is_none_or(|acknowledged| acknowledged < sequence)
         {
-            if durable && !available {
-                return self.writable();
+            if durable {
+                writable?;
             }
             let before = held.acknowledged.unwrap_or_default().max(first.previous());
             count = sequence.0.saturating_sub(before.0);

@@ -1,5 +1,6 @@
 //! The broker with made-up time, a log that is a list, and connections that are numbers.
 
+mod full;
 mod queues;
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
@@ -972,21 +973,6 @@ fn limits_are_answered_and_make_nothing() {
     assert_eq!(bench.broker.subscription_count(), 3);
     bench.submit("d");
     assert_eq!(bench.error(ALICE, submission("e")), ErrorCode::LimitReached);
-}
-
-#[test]
-fn without_room_submissions_are_log_full_and_everything_else_goes_on() {
-    let mut bench = Bench::new();
-    bench.start(BOB, "a", None, None);
-    bench.broker.set_room(0, true);
-    assert!(bench.broker.is_ready());
-    assert_eq!(bench.error(ALICE, submission("a")), ErrorCode::LogFull);
-    assert!(matches!(
-        bench.call(ALICE, ClientCommand::DeleteSubscription(named("a"))),
-        ServerResponse::Deleted(_)
-    ));
-    bench.broker.set_room(0, false);
-    assert!(!bench.broker.is_ready());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
     protocol::{Reject, Settled},
 };
 
-fn work(prefetch: u16) -> ClientCommand {
+pub(super) fn work(prefetch: u16) -> ClientCommand {
     ClientCommand::Subscribe(Subscribe {
         subscription: named("work"),
         kind: Some(Kind::Queue),
@@ -16,14 +16,14 @@ fn work(prefetch: u16) -> ClientCommand {
     })
 }
 
-fn acknowledge(ids: Vec<PublicationId>) -> ClientCommand {
+pub(super) fn acknowledge(ids: Vec<PublicationId>) -> ClientCommand {
     ClientCommand::Acknowledge(Acknowledge {
         subscription: named("work"),
         what: Acknowledged::Ids(ids),
     })
 }
 
-fn deliveries(effects: &[Effect]) -> Vec<QueueDelivery> {
+pub(super) fn deliveries(effects: &[Effect]) -> Vec<QueueDelivery> {
     let delivery = |effect: &Effect| match effect {
         Effect::Deliver(delivery) => Some((**delivery).clone()),
         _ => None,
@@ -41,7 +41,7 @@ fn sequences(delivery: &QueueDelivery) -> Vec<u64> {
         .collect()
 }
 
-fn ids(delivery: &QueueDelivery) -> Vec<PublicationId> {
+pub(super) fn ids(delivery: &QueueDelivery) -> Vec<PublicationId> {
     let frames = delivery.publications.iter();
     frames
         .map(|(frame, _)| {
