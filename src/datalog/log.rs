@@ -47,6 +47,20 @@ impl DataLog {
     /// If another server has it, it is in a format of another version, or the disk can't be read or written.
     pub fn open(options: Options) -> Result<(Self, Recovered), OpenError> {
         let store = Arc::new(Store::open(&options.data_dir)?);
+        match Self::open_in(store.clone(), options.clone()) {
+            // What a start writes is made again by the next try.
+            Err(OpenError::Io { source, .. })
+                if is_disk_full(&source) && store.give_reserve_up() =>
+            {
+                log::warn!("the disk is full: the reserve is given up for this start");
+                drop(store);
+                Self::open_in(Arc::new(Store::open(&options.data_dir)?), options)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_in(store: Arc<Store>, options: Options) -> Result<(Self, Recovered), OpenError> {
         let recovery::Recovery {
             recovered,
             holdings,
@@ -60,6 +74,18 @@ impl DataLog {
             next_file,
             changed_keys: _,
         } = recovery::recover(&store, &options)?;
+        let lost = Lost {
+            boot: recovered.unclean_boot,
+            end: !recovered.uncertain.is_empty(),
+        };
+        // Before journals give up what they don't use: how long they were says no more that something is gone.
+        store
+            .mark_running(RunNote {
+                began: (next_generation, last_batch + 1),
+                lost,
+                synced: None,
+            })
+            .during(|| "marking the data directory as in use".into())?;
         let doing = || "making a journal".to_owned();
         let backlog = Arc::new(Backlog::new(
             store.journal_dir(),
@@ -79,26 +105,8 @@ impl DataLog {
         }
         let file = match current {
             Some(file) => file,
-            None => match backlog.make_first() {
-                Err(error) if is_disk_full(&error) => {
-                    store.give_reserve_up();
-                    backlog.make_first()
-                }
-                made => made,
-            }
-            .during(doing)?,
+            None => backlog.make_first().during(doing)?,
         };
-        let lost = Lost {
-            boot: recovered.unclean_boot,
-            end: !recovered.uncertain.is_empty(),
-        };
-        store
-            .mark_running(RunNote {
-                began: (next_generation, last_batch + 1),
-                lost,
-                synced: None,
-            })
-            .during(|| "marking the data directory as in use".into())?;
         let index = source.index.clone();
         let journal = JournalWriter::new(store.id(), Arc::new(file), next_generation, last_batch);
         index.add_journal(next_generation, journal.file().clone());
@@ -204,13 +212,24 @@ impl DataLog {
     /// Ends in order: syncs, lets the background thread end, and notes that nothing is left to recover.
     ///
     /// # Errors
-    /// If the last sync or the note fails; the next start then recovers as after a crash.
+    /// If the last sync or the note fails; the next start then recovers as after a crash. So it does where the disk has no room for
+    /// the note, which is no error: everything is synced.
     pub fn close(mut self) -> Result<(), WriteError> {
         self.sync()?;
         self.end_background();
         self.check()?;
-        match self.store.mark_clean(self.newest) {
+        let marked = match self.store.mark_clean(self.newest) {
+            Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => {
+                self.store.mark_clean(self.newest)
+            }
+            marked => marked,
+        };
+        match marked {
             Ok(()) => Ok(()),
+            Err(error) if is_disk_full(&error) => {
+                log::warn!("the disk is full, so the next start recovers as after a crash");
+                Ok(())
+            }
             Err(error) => Err(self.fail(format!("marking the data directory as closed: {error}"))),
         }
     }

@@ -223,9 +223,9 @@ impl Store {
         }
     }
 
-    /// Gives the reserve up: something that has to be done found the disk full.
-    pub(crate) fn give_reserve_up(&self) {
-        let _ = disk::remove(&self.dir.join("reserve")); // it may have been given up before
+    /// Gives the reserve up: something that has to be done found the disk full. False if it was given up before.
+    pub(crate) fn give_reserve_up(&self) -> bool {
+        disk::remove(&self.dir.join("reserve")).is_ok()
     }
 
     /// Makes the reserve if it is not there.

@@ -18,7 +18,7 @@ use crate::{
             newest_generation, scan,
         },
         segment::RunDescriptor,
-        store::{During, Store},
+        store::{During, Store, is_disk_full},
     },
     protocol::{PublicationId, Sequence},
 };
@@ -318,7 +318,11 @@ impl<'a> Replay<'a> {
         };
         let path = file.path().display();
         let name = format!("journal-{generation}-{}-torn", range.start);
-        let copied = self.store.quarantine_bytes(&name, &bytes[range.clone()]);
+        let copy = || self.store.quarantine_bytes(&name, &bytes[range.clone()]);
+        let copied = match copy() {
+            Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => copy(),
+            copied => copied,
+        };
         if let Err(error) = copied {
             log::warn!("the torn tail of {path} can't be copied: {error}");
             return Ok(false);
