@@ -55,6 +55,10 @@ export CHROMIUM
 # The power cuts are left out without them.
 command -v mkfs.ext4 >/dev/null && command -v mount >/dev/null || debian_packages e2fsprogs mount
 
+# Tests fill small file systems of their own, and leave out what can't be mounted.
+command -v mount >/dev/null || debian_packages mount
+PATH="$PATH:/usr/sbin:/sbin" command -v mkfs.ext4 >/dev/null || debian_packages e2fsprogs
+
 if [ -n "${CI:-}" ]; then
     export CARGO_INCREMENTAL=0
 fi

@@ -24,13 +24,18 @@ mod client;
 mod process;
 mod raw;
 mod server;
+/// The data log's tests use it, too.
+#[macro_use]
+#[path = "../../src/datalog/tests/small_disk.rs"]
+mod small_disk;
 
 use std::time::Duration;
 
 pub use client::{Client, Event};
-pub use process::{Process, send};
+pub use process::{Process, Refused, send};
 pub use raw::{Raw, get, handshake};
 pub use server::TestServer;
+pub use small_disk::{Ballast, FileSystem, on_small_disk, on_small_disks};
 pub use value::{Cbor, Fields, Response, encode, named};
 
 use tokio::time::Instant;

@@ -15,6 +15,15 @@ use uuid::Uuid;
 
 use super::{Client, PATIENCE};
 
+/// A start that did not end with a server.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What was said on stderr until then.
+    pub said: String,
+}
+
 /// The program on a free port, with a fresh folder of its own.
 pub struct Process {
     child: Child,
@@ -26,33 +35,38 @@ pub struct Process {
 impl Process {
     /// With these variables, their names without `INFOTAINER_`.
     pub fn start(variables: &[(&str, &str)]) -> Self {
+        match Self::try_start(variables) {
+            Ok(process) => process,
+            Err(Refused { said, .. }) => {
+                panic!("the server does not say where it listens:\n{said}")
+            }
+        }
+    }
+
+    /// With these variables, if it starts.
+    pub fn try_start(variables: &[(&str, &str)]) -> Result<Self, Refused> {
         let dir = TempDir::new().unwrap();
         let variables: Vec<_> = variables
             .iter()
             .map(|(name, value)| (format!("INFOTAINER_{name}"), (*value).to_owned()))
             .collect();
-        let (child, address) = spawn(&dir, &variables);
-        Self {
+        let (child, address) = spawn(&dir, &variables)?;
+        Ok(Self {
             child,
             address,
             variables,
             dir,
-        }
+        })
     }
 
     /// Starts it on a folder where it can't, and gives its exit code and what it said on stderr.
     pub fn refused(data_dir: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
-        let dir = TempDir::new().unwrap();
-        let mut variables: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| (format!("INFOTAINER_{name}"), (*value).to_owned()))
-            .collect();
-        let data_dir = data_dir.to_str().unwrap().to_owned();
-        variables.push(("INFOTAINER_DATA_DIR".to_owned(), data_dir));
-        let output = launch(&dir, &variables).wait_with_output().unwrap();
-        assert!(output.stdout.is_empty(), "it says that it listens");
-        let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
-        (output.status.code(), said)
+        let mut variables = variables.to_vec();
+        variables.push(("DATA_DIR", data_dir.to_str().unwrap()));
+        match Self::try_start(&variables) {
+            Ok(_) => panic!("it says that it listens"),
+            Err(Refused { code, said }) => (code, said),
+        }
     }
 
     /// Where it listens.
@@ -62,7 +76,11 @@ impl Process {
 
     /// Where its data lies.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("infotainer-data")
+        let mut variables = self.variables.iter();
+        match variables.find(|(name, _)| name == "INFOTAINER_DATA_DIR") {
+            Some((_, elsewhere)) => elsewhere.into(),
+            None => self.dir.path().join("infotainer-data"),
+        }
     }
 
     /// A client with a transient session.
@@ -103,7 +121,15 @@ impl Process {
 
     /// Starts it again on the same folder, after it ended.
     pub fn start_again(&mut self) {
-        (self.child, self.address) = spawn(&self.dir, &self.variables);
+        if let Err(Refused { said, .. }) = self.try_start_again() {
+            panic!("the server does not say where it listens:\n{said}");
+        }
+    }
+
+    /// Starts it again on the same folder, after it ended, if it starts.
+    pub fn try_start_again(&mut self) -> Result<(), Refused> {
+        (self.child, self.address) = spawn(&self.dir, &self.variables)?;
+        Ok(())
     }
 
     /// Starts it again where it was reached before, after it ended: for clients that come back by themselves.
@@ -183,8 +209,8 @@ fn launch(dir: &TempDir, variables: &[(String, String)]) -> Child {
         .unwrap()
 }
 
-/// Starts the program, and waits until it says where it listens.
-fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
+/// Starts the program, and waits until it says where it listens, or ends.
+fn spawn(dir: &TempDir, variables: &[(String, String)]) -> Result<(Child, SocketAddr), Refused> {
     let mut child = launch(dir, variables);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -192,12 +218,15 @@ fn spawn(dir: &TempDir, variables: &[(String, String)]) -> (Child, SocketAddr) {
     let address = line
         .trim()
         .split_once(" listens on ws://")
-        .and_then(|(_, rest)| rest.strip_suffix("/ws"))
-        .unwrap_or_else(|| {
-            let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
-            panic!("the server does not say where it listens: {line:?}\n{said}")
-        });
+        .and_then(|(_, rest)| rest.strip_suffix("/ws"));
+    let Some(address) = address else {
+        assert!(line.is_empty(), "instead of where it listens: {line:?}");
+        let code = child.wait().unwrap().code();
+        let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
+        return Err(Refused { code, said });
+    };
+    let address = address.parse().unwrap();
     // What it says later is read as well, or it would wait for a reader.
     thread::spawn(move || stdout.read_to_end(&mut Vec::new()));
-    (child, address.parse().unwrap())
+    Ok((child, address))
 }

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{
+    small_disk::{Ballast, on_small_disks},
+    *,
+};
 
 const LOG: LogNumber = LogNumber(1);
 
@@ -133,8 +136,6 @@ fn room_comes_back_when_what_waits_to_be_sealed_is_removed() {
     until_space(&events, |space| !space.full && space.guaranteed > 30_000);
 }
 
-const SMALL_DISK: &str = "INFOTAINER_SMALL_DISK";
-
 /// Appends until the disk is full; the last publication.
 fn fill_disk(log: &mut DataLog, events: &mpsc::Receiver<Event>) -> u64 {
     log.write(&[Record::CreateLog(LOG)]).unwrap();
@@ -155,10 +156,8 @@ fn fill_disk(log: &mut DataLog, events: &mpsc::Receiver<Event>) -> u64 {
 }
 
 /// Fills the disk, starts again some times, and lets go of what `let_go` does away with.
-fn fill_and_free(journal_size: u64, let_go: impl Fn(u64) -> Record) {
-    let root = std::env::var_os(SMALL_DISK).unwrap();
-    let dir = tempfile::tempdir_in(root).unwrap();
-    let (options, events) = events(dir.path());
+fn fill_and_free(disk: &Path, journal_size: u64, let_go: impl Fn(u64) -> Record) {
+    let (options, events) = events(&disk.join("data"));
     let options = Options {
         journal_size,
         ..options
@@ -190,17 +189,121 @@ fn fill_and_free(journal_size: u64, let_go: impl Fn(u64) -> Record) {
     log.close().unwrap();
 }
 
+/// More than is in reserve for a start: that room would soon be a journal otherwise.
+const LARGE_JOURNAL: u64 = 9 << 20;
+
 #[test]
-#[ignore = "needs a file system of about 24 MiB, mounted at $INFOTAINER_SMALL_DISK"]
 fn disk_that_is_really_full_can_be_opened_read_and_freed() {
-    fill_and_free(256 << 10, |last| Record::Truncate {
-        log: LOG,
-        first: Sequence(last - 99),
+    on_small_disks(this_test!(), 64, |disk| {
+        fill_and_free(disk, LARGE_JOURNAL, |last| Record::Truncate {
+            log: LOG,
+            first: Sequence(last - 99),
+        });
     });
 }
 
 #[test]
-#[ignore = "needs a file system of about 24 MiB, mounted at $INFOTAINER_SMALL_DISK"]
-fn disk_that_is_full_of_journals_can_be_opened_and_freed() {
-    fill_and_free(4 << 20, |_| Record::RemoveLog(LOG));
+fn disk_that_is_full_of_a_removed_log_can_be_freed() {
+    on_small_disks(this_test!(), 64, |disk| {
+        fill_and_free(disk, LARGE_JOURNAL, |_| Record::RemoveLog(LOG));
+    });
+}
+
+/// What a disk has to do in which it may find no room: journals, segments, state log, catalogue, merges.
+#[derive(Default)]
+struct Worked {
+    last: u64,
+    first: u64,
+    puts: u64,
+}
+
+impl Worked {
+    fn go_on(&mut self, log: &mut DataLog) {
+        for _ in 0..40 {
+            let record = chunk(LOG, self.last + 1, self.last + 20);
+            if record.encoded_len() <= log.space().guaranteed {
+                log.write(&[record]).unwrap();
+                self.last += 20;
+            }
+            let space = log.space();
+            if space.changes > 1000 {
+                let key = (self.puts % 50).to_string();
+                log.write(&[put(&key, &self.puts.to_string())]).unwrap();
+                self.puts += 1;
+            }
+            if space.clearing > 1000 && self.last > self.first + 2000 {
+                self.first = self.last - 1000;
+                let first = Sequence(self.first);
+                log.write(&[Record::Truncate { log: LOG, first }]).unwrap();
+            }
+            log.sync().unwrap();
+        }
+        log.backlog().wait_until_still();
+    }
+
+    fn check(&self, log: &DataLog, recovered: &Recovered) {
+        assert_eq!(recovered.uncertain, vec![]);
+        assert_eq!(recovered.logs[&LOG].last, Sequence(self.last));
+        assert_eq!(recovered.logs[&LOG].first, Sequence(self.first));
+        let (sequences, gaps) = read(&log.reader(), LOG, self.first - 1, self.last, 9000);
+        assert_eq!(gaps, vec![]);
+        assert_eq!(sequences.len() as u64, self.last + 1 - self.first);
+        for (key, value) in &recovered.state {
+            let key: u64 = str::from_utf8(key).unwrap().parse().unwrap();
+            let newest = (self.puts - 1 - key) / 50 * 50 + key;
+            assert_eq!(**value, *newest.to_string().as_bytes());
+        }
+        assert_eq!(recovered.state.len() as u64, self.puts.min(50));
+    }
+}
+
+#[test]
+fn room_that_ends_anywhere_in_the_background_costs_nothing_that_was_written() {
+    on_small_disks(this_test!(), 32, |disk| {
+        let options = Options {
+            merge_at: 3,
+            ..options(&disk.join("data"))
+        };
+        let open = |ballast: &Ballast| {
+            loop {
+                match DataLog::open(options.clone()) {
+                    Ok(opened) => return opened,
+                    Err(OpenError::Io { source, .. }) if store::is_disk_full(&source) => {
+                        ballast.give(64 << 10)
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let ballast = Ballast::leaving(disk, 12 << 20);
+        let (mut log, _) = open(&ballast);
+        log.write(&[Record::CreateLog(LOG)]).unwrap();
+        let mut worked = Worked {
+            first: 1,
+            ..Worked::default()
+        };
+        worked.go_on(&mut log);
+        for room in [
+            0, 4, 12, 20, 36, 52, 68, 84, 100, 132, 164, 196, 260, 516, 1028, 2052,
+        ] {
+            ballast.take_all();
+            ballast.give(room << 10);
+            worked.go_on(&mut log);
+            ballast.give(8 << 10);
+            worked.go_on(&mut log);
+            drop(log);
+            let (reopened, recovered) = open(&ballast);
+            log = reopened;
+            worked.check(&log, &recovered);
+        }
+        ballast.remove();
+        let before = worked.last;
+        worked.go_on(&mut log);
+        log.settle();
+        worked.go_on(&mut log);
+        assert!(worked.last > before + 100);
+        log.close().unwrap();
+        let (log, recovered) = DataLog::open(options.clone()).unwrap();
+        worked.check(&log, &recovered);
+    });
 }

@@ -1,5 +1,8 @@
 //! The data log as a whole, on real files.
 
+#[macro_use]
+mod small_disk;
+
 mod basics;
 mod crash_points;
 mod damage;
