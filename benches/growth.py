@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,9 @@ Row = dict[str, float]
 
 def stored(program: str, count: int) -> Row:
     with server(program) as running:
-        load = running.bench("pub", "--count", str(count), "--durability", "Synced", "--subscription", "stored", "--keep")
+        load = running.bench(
+            "pub", "--count", str(count), "--durability", "Synced", "--subscription", "stored", "--keep"
+        )
         row: Row = {
             "count": count,
             "per_second": load["acknowledged_per_second"],
@@ -183,9 +186,7 @@ def subscribed(program: str, count: int) -> Row:
 
 def connected(program: str, count: int) -> Row:
     with server(program) as running:
-        idle = running.bench(
-            "idle", "--connections", str(count), "--each", "10", "--subscriptions", "1000"
-        )
+        idle = running.bench("idle", "--connections", str(count), "--each", "10", "--subscriptions", "1000")
         return {
             "count": count,
             "before": idle["resident_bytes_before"],
@@ -252,7 +253,7 @@ def main() -> int:
         ],
     )  # fmt: skip
     grown = []
-    for before, row in zip(rows, rows[1:]):
+    for before, row in pairwise(rows):
         slope = (row["settled"] - before["settled"]) / (row["count"] - before["count"])
         if slope > MEMORY_EACH:
             grown.append(f"{slope:.1f} bytes of memory for each stored publication, not {MEMORY_EACH}")

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Measures what a publication costs the server at each station of its way: nanoseconds, allocations, system calls. Prints tables in Markdown.
+"""Measures what a publication costs the server at each station of its way: nanoseconds, allocations, system calls.
+
+Prints tables in Markdown.
 
     cargo build --release && benches/stations.py [--count 2000000]
 
@@ -52,16 +54,31 @@ STATIONS = [
 # In this order they are met.
 WAY = [6, 10, 9, 11, 5, 3, 2, 1, 4, 8, 7, 12, 0]
 
-CALLS = ["recvfrom", "read", "readv", "writev", "sendto", "pwrite64", "fdatasync", "epoll_wait", "futex", "write"]
+CALLS = [
+    "recvfrom",
+    "read",
+    "readv",
+    "writev",
+    "sendto",
+    "pwrite64",
+    "fdatasync",
+    "epoll_wait",
+    "futex",
+    "write",
+]
 
 
 def perf() -> None:
     """Sees that perf is there."""
     if shutil.which("perf") is None:
         if shutil.which("apt-get") is None or os.geteuid() != 0:
-            raise SystemExit("stations.py: perf is missing, and only root can install it (Debian: linux-perf)")
+            raise SystemExit(
+                "stations.py: perf is missing, and only root can install it (Debian: linux-perf)"
+            )
         subprocess.run(["apt-get", "update", "-qq"], check=True)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "linux-perf"], check=True)
+        subprocess.run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "linux-perf"], check=True
+        )
 
 
 @contextmanager
@@ -139,11 +156,26 @@ def measure(name: str, done: str, load: Sequence[str], pid: int, folder: Path) -
     nanoseconds = 1e9 / float(plain["server_cpu"]["per_cpu_second"])
     data = folder / "perf.data"
     run(
-        ["perf", "record", "-q", "-o", str(data), "-F", SAMPLES_A_SECOND, "--call-graph", "dwarf,16384", *attached, "--"],
+        [
+            "perf",
+            "record",
+            "-q",
+            "-o",
+            str(data),
+            "-F",
+            SAMPLES_A_SECOND,
+            "--call-graph",
+            "dwarf,16384",
+            *attached,
+            "--",
+        ],
         load,
     )
     parts = shares(data)
-    events = [f"syscalls:sys_enter_{call}" for call in CALLS] + ["raw_syscalls:sys_enter", "probe_libc:malloc"]
+    events = [f"syscalls:sys_enter_{call}" for call in CALLS] + [
+        "raw_syscalls:sys_enter",
+        "probe_libc:malloc",
+    ]
     events += ["probe_libc:calloc", "probe_libc:realloc"]
     figures, said = run(["perf", "stat", "-x,", "-e", ",".join(events), *attached, "--"], load)
     counts = counted(said)
@@ -155,7 +187,10 @@ def measure(name: str, done: str, load: Sequence[str], pid: int, folder: Path) -
             print(f"| {STATIONS[place][0]} | {parts[place] * nanoseconds:,.0f} | {parts[place]:.1%} |")
     of_each = {what: count / float(figures[done]) for what, count in counts.items()}
     allocations = sum(of_each.get(f"probe_libc:{call}", 0) for call in ["malloc", "calloc", "realloc"])
-    print(f"\nAllocations: {allocations:.3f} each. System calls: {of_each['raw_syscalls:sys_enter']:.3f} each", end="")
+    print(
+        f"\nAllocations: {allocations:.3f} each. System calls: {of_each['raw_syscalls:sys_enter']:.3f} each",
+        end="",
+    )
     calls = sorted(((of_each[call], call) for call in CALLS if call in of_each), reverse=True)
     print(f" ({', '.join(f'{call} {count:.4f}' for count, call in calls if count >= 0.0001)}).")
 
@@ -170,11 +205,15 @@ def probes() -> Iterator[None]:
         yield
     finally:
         for call in calls:
-            subprocess.run(["perf", "probe", "-q", "-d", f"probe_libc:{call}"], check=False, capture_output=True)
+            subprocess.run(
+                ["perf", "probe", "-q", "-d", f"probe_libc:{call}"], check=False, capture_output=True
+            )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--infotainer", default=str(PROJECT / "target/release/infotainer"))
     parser.add_argument("--count", type=int, default=2_000_000, help="publications of each load")
     arguments = parser.parse_args()
