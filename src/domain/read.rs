@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Ids, Page, Read, ReadWhat};
 use crate::protocol::{
-    DataLogEntry, LogIndex, PublicationId, ResponseRoom, Sequence, ServerResponse,
+    DataLogEntry, GapCause, LogIndex, PublicationId, ResponseRoom, Sequence, ServerResponse,
     stored_publications,
 };
 
@@ -75,6 +75,11 @@ fn range<L: ReadLog>(
     let mut reached = after;
     while reached < read.last && answer.publications.len() < limit {
         let page = log.page(reached, read.last, PAGE_SIZE)?;
+        let is_cut = page.gap.is_some_and(|gap| gap.cause == GapCause::Retention);
+        if is_cut && !answer.publications.is_empty() {
+            // Retention came in between; a hole in an answer would be taken for damage.
+            break;
+        }
         let position = page.last.max(page.gap.map_or(Sequence::ZERO, |gap| gap.to));
         if position <= reached {
             break;
@@ -152,5 +157,92 @@ impl Entries {
             missing,
             more,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, convert::Infallible};
+
+    use super::*;
+    use crate::{
+        domain::{LogNumber, MissingRange},
+        protocol::{Publication, SubscriptionId, Timestamp},
+    };
+
+    /// A log whose pages are of one publication, and of which retention takes everything up to `cut` behind the first page.
+    struct Cut {
+        cut: Sequence,
+        is_read: Cell<bool>,
+    }
+
+    impl ReadLog for Cut {
+        type Error = Infallible;
+
+        fn page(&self, after: Sequence, _: Sequence, _: usize) -> Result<Page, Infallible> {
+            let kept = if self.is_read.replace(true) {
+                after.max(self.cut)
+            } else {
+                after
+            };
+            let mut frames = Vec::new();
+            Publication {
+                subscription_id: SubscriptionId::of_name("a"),
+                publication_id: PublicationId::made(Timestamp(1), kept.next(), 1),
+                sequence: kept.next(),
+                time: Timestamp(1),
+                publisher: None,
+                dead_letter: None,
+                data: b"data",
+            }
+            .encode_into(&mut frames);
+            Ok(Page {
+                gap: (kept > after).then_some(MissingRange {
+                    from: after.next(),
+                    to: kept,
+                    cause: GapCause::Retention,
+                }),
+                frames: frames.into(),
+                first: kept.next(),
+                last: kept.next(),
+            })
+        }
+
+        fn ids(&self, _: Sequence, _: Sequence, _: usize) -> Result<Ids, Infallible> {
+            unreachable!()
+        }
+
+        fn find(
+            &self,
+            _: &[PublicationId],
+            _: Sequence,
+        ) -> Result<Vec<Option<Sequence>>, Infallible> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn answer_to_a_range_has_no_hole_where_retention_came_in_between() {
+        let log = Cut {
+            cut: Sequence(5),
+            is_read: Cell::new(false),
+        };
+        let read = |after| Read {
+            subscription: SubscriptionId::of_name("a"),
+            log: LogNumber(1),
+            last: Sequence(7),
+            what: ReadWhat::Range {
+                after: Sequence(after),
+                limit: 10,
+            },
+        };
+        let mut answers = Vec::new();
+        for after in [0, 1] {
+            let Ok(ServerResponse::DataLogEntry(answer)) = answer_read(&log, &read(after)) else {
+                panic!("no entries")
+            };
+            answers.push((answer.publications.len(), answer.more));
+        }
+        assert_eq!(answers, [(1, true), (2, false)]);
     }
 }
