@@ -265,6 +265,9 @@ fn run(operations: &[Operation]) -> bool {
                 volatile = vec![model.clone()];
             }
             Operation::EndJournal => {
+                // No journal is ever handed over empty.
+                let put = Change::Put { key: 7, value: 7 };
+                log.write(&Vec::from_iter(model.apply(&put))).unwrap();
                 log.end_journal();
                 volatile = vec![model.clone()];
             }
