@@ -151,9 +151,14 @@ impl Process {
         fs::read_to_string(self.dir.path().join("stderr")).unwrap()
     }
 
+    /// Where the system tells about it.
+    pub fn proc(&self) -> PathBuf {
+        format!("/proc/{}", self.child.id()).into()
+    }
+
     /// The memory that it has now, in bytes.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(self.proc().join("status")).unwrap();
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
