@@ -187,11 +187,12 @@ impl Worker {
                     batches.push(batch);
                     continue;
                 }
+                let end = (at + ALIGNMENT).min(span.end);
                 match damaged.last_mut().filter(|range| range.end == at) {
-                    Some(range) => range.end += ALIGNMENT,
-                    None => damaged.push(at..at + ALIGNMENT),
+                    Some(range) => range.end = end,
+                    None => damaged.push(at..end),
                 }
-                at += ALIGNMENT;
+                at = end;
             }
         }
         (batches, damaged)

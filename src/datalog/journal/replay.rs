@@ -48,7 +48,7 @@ pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) 
             last = batch.header.number;
             scan.batches += 1;
             scan.numbers = Some((scan.numbers.map_or(last, |(first, _)| first), last));
-            at += batch.len();
+            at = end_of(&batch, at, bytes);
         }
         if at > start {
             scan.spans.push(start..at);
@@ -60,7 +60,7 @@ pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) 
         };
         let mut end = at;
         let was_synced = later.any(|(offset, batch)| {
-            end = offset + batch.len();
+            end = end_of(&batch, offset, bytes);
             batch.header.synced_through > last
         });
         if !was_synced {
@@ -75,6 +75,11 @@ pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) 
 fn read(bytes: &[u8], at: usize, store: Uuid, generation: u64, last: u64) -> Option<Batch<'_>> {
     let batch = Batch::read(bytes.get(at..)?, store)?;
     (batch.header.generation == generation && batch.header.number > last).then_some(batch)
+}
+
+/// A file that was cut may lack some of the last batch's padding, of which nothing is needed.
+fn end_of(batch: &Batch<'_>, at: usize, bytes: &[u8]) -> usize {
+    (at + batch.len()).min(bytes.len())
 }
 
 /// Every valid batch behind `from`, wherever it begins.
@@ -195,6 +200,34 @@ mod tests {
             assert_eq!(torn.start, len(), "cut at {cut}");
             assert_eq!(scan.damaged, vec![], "cut at {cut}");
         }
+    }
+
+    /// The end of the padding was taken for that of the file, and what was not there was to be copied.
+    #[test]
+    fn batch_without_its_padding_is_whole_or_torn_as_any_other() {
+        let last = |number| {
+            let mut builder = BatchBuilder::new();
+            builder.push(&Record::Delete {
+                key: (*b"a key").into(),
+            });
+            let header = BatchHeader {
+                generation: 1,
+                number,
+                synced_through: 0,
+            };
+            let padded = builder.finish(STORE, header).to_vec();
+            let end = padded.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+            assert!(end < padded.len());
+            padded[..end].to_vec()
+        };
+        let first = batch(1, 1, 0);
+        let bytes = [first.clone(), last(2)].concat();
+        let whole = scan(&bytes, STORE, 0, 0);
+        assert_eq!((whole.batches, whole.torn), (2, None));
+        assert_eq!(whole.spans.last().unwrap().end, bytes.len());
+        let bytes = [first, vec![7; len()], last(3)].concat();
+        let torn = scan(&bytes, STORE, 0, 0);
+        assert_eq!((torn.batches, torn.torn), (1, Some(len()..bytes.len())));
     }
 
     #[test]
