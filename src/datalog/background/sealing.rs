@@ -49,6 +49,10 @@ impl Worker {
             self.store.give_reserve_up();
         }
         let file = noted?;
+        if let Some(first) = journal.spans.first().filter(|span| span.start > 0) {
+            // Whatever stands there could be taken for the beginning of a later use.
+            journal.file.erase(0..first.start)?;
+        }
         drop((bytes, journal));
         self.backlog.sealed(generation);
         self.free(file);

@@ -250,6 +250,27 @@ fn damage_at_the_end_of_a_journal_is_seen_by_the_one_behind_it() {
     assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
 }
 
+/// What was left of the beginning said that the file was in use by a generation to come, and that this one's end was gone.
+#[test]
+fn damaged_beginning_of_a_journal_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.write(&[Record::CreateLog(ONE)]).unwrap();
+    append(&mut log, ONE, 1, 30);
+    log.close().unwrap();
+    let (path, _) = journal_of(dir.path(), ONE, 11);
+    // The highest byte of the first batch's generation.
+    flip(&path, 15);
+    let (mut log, recovered) = open(dir.path());
+    assert_eq!(recovered.report.damage.len(), 1);
+    log.write(&[put("epoch", "new")]).unwrap();
+    log.settle();
+    log.close().unwrap();
+    let (_, recovered) = open(dir.path());
+    assert_eq!(recovered.report.damage, Vec::<String>::new());
+    assert_eq!(recovered.uncertain, vec![]);
+}
+
 /// Nothing in front of it told how the next journal had to begin, and what was lost was not told.
 #[test]
 fn oldest_journal_that_is_gone_is_told() {
