@@ -363,6 +363,12 @@ impl Backlog {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The generation that is to be sealed next, of those that are written no more.
+    pub(crate) fn oldest_unsealed(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.unsealed.front().map(|journal| journal.generation)
+    }
+
     /// The oldest unsealed journal is sealed.
     pub(crate) fn sealed(&self, generation: u64) {
         let mut state = self.state.lock();

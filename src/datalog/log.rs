@@ -218,9 +218,10 @@ impl DataLog {
         self.sync()?;
         self.end_background();
         self.check()?;
-        let marked = match self.store.mark_clean(self.newest) {
+        let oldest = self.backlog.oldest_unsealed().unwrap_or(self.newest.0);
+        let marked = match self.store.mark_clean(self.newest, oldest) {
             Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => {
-                self.store.mark_clean(self.newest)
+                self.store.mark_clean(self.newest, oldest)
             }
             marked => marked,
         };

@@ -156,9 +156,14 @@ impl Store {
         }
     }
 
-    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`.
-    pub(crate) fn mark_clean(&self, (generation, batch): (u64, u64)) -> io::Result<()> {
-        let text = notes::ended(generation, batch);
+    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`, and that journals from
+    /// the generation `oldest` on may not be sealed.
+    pub(crate) fn mark_clean(
+        &self,
+        (generation, batch): (u64, u64),
+        oldest: u64,
+    ) -> io::Result<()> {
+        let text = notes::ended(generation, batch, oldest);
         write_whole(&self.dir, "ended", text.as_bytes())?;
         disk::remove(&self.dir.join("running"))?;
         disk::sync_dir(&self.dir)
@@ -360,9 +365,10 @@ mod tests {
             ..unclean
         };
         assert_eq!(open().found(), unclean_boot);
-        open().mark_clean((5, 12)).unwrap();
+        open().mark_clean((5, 12), 4).unwrap();
         let clean = Found {
             ended: Some((5, 12)),
+            oldest: Some(4),
             ..Found::default()
         };
         assert_eq!(open().found(), clean);
@@ -373,7 +379,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let id = store.id();
-        store.mark_clean((5, 12)).unwrap_err();
+        store.mark_clean((5, 12), 4).unwrap_err();
         let ended = dir.path().join("ended");
         let whole = fs::read(&ended).unwrap();
         drop(store);

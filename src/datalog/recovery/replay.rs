@@ -119,14 +119,18 @@ impl<'a> Replay<'a> {
         }))
     }
 
-    /// A run's generations follow each other: where its last ones are not sealed, the first behind what is sealed has to be there.
+    /// Compares the oldest journal with what the last user of the directory left word of. The generations of a run follow each other:
+    /// where its first ones are sealed, the one behind them has to be there.
     fn expect_generation(&mut self, generation: u64, sealed_through: u64, file: &JournalFile) {
         let found = self.store.found();
         let is_of_last_run = found.unclean && (1..=sealed_through).contains(&found.generation);
-        if self.last_generation == 0 && is_of_last_run && generation > sealed_through + 1 {
+        let oldest = found.oldest.or(is_of_last_run.then_some(0));
+        let Some(oldest) = oldest.map(|oldest| oldest.max(sealed_through + 1)) else {
+            return;
+        };
+        if self.last_generation == 0 && generation > oldest {
             self.damage(&format!(
-                "journals {} to {} are gone, in front of {}",
-                sealed_through + 1,
+                "journals {oldest} to {} are gone, in front of {}",
                 generation - 1,
                 file.path().display()
             ));

@@ -29,6 +29,8 @@ pub(crate) struct Found {
     pub(crate) batch: u64,
     /// Of an orderly end: generation and number of the last batch, as far as it may not be sealed.
     pub(crate) ended: Option<(u64, u64)>,
+    /// Of an orderly end: the oldest generation that was not sealed.
+    pub(crate) oldest: Option<u64>,
     /// The newest journal of which anything was synced.
     pub(crate) synced: Option<Synced>,
     /// The file that says so was there, and could not be read.
@@ -87,8 +89,8 @@ pub(super) fn running(dir: &Path, note: RunNote) -> String {
 }
 
 /// The text of `ended`.
-pub(super) fn ended(generation: u64, batch: u64) -> String {
-    with_checksum(format!("{generation}\n{batch}\n"))
+pub(super) fn ended(generation: u64, batch: u64, oldest: u64) -> String {
+    with_checksum(format!("{generation}\n{batch}\n{oldest}\n"))
 }
 
 pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
@@ -185,6 +187,8 @@ fn read_ended(dir: &Path) -> io::Result<Found> {
     let mut numbers = rest.lines().map_while(|line| line.parse().ok());
     Ok(Found {
         ended: numbers.next().zip(numbers.next()),
+        // The first servers did not say.
+        oldest: numbers.next(),
         ..Found::default()
     })
 }

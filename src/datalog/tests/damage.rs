@@ -274,36 +274,45 @@ fn damaged_beginning_of_a_journal_is_told_once() {
 /// Nothing in front of it told how the next journal had to begin, and what was lost was not told.
 #[test]
 fn oldest_journal_that_is_gone_is_told() {
-    for is_first_of_its_run in [true, false] {
-        for whole_file in [true, false] {
-            let dir = tempfile::tempdir().unwrap();
-            let (mut log, _) = open(dir.path());
-            log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
-                .unwrap();
-            log.end_journal();
-            log.settle();
-            if is_first_of_its_run {
-                drop(log);
-                (log, _) = open(dir.path());
-                log.settle();
-            }
-            // Nothing is sealed.
-            log.backlog().pretend_room(0);
-            append(&mut log, ONE, 1, 10);
-            let (path, end) = journal_of(dir.path(), ONE, 1);
-            log.end_journal();
-            append(&mut log, TWO, 1, 30);
+    for (is_first_of_its_run, is_orderly, whole_file) in [
+        (true, false, true),
+        (true, false, false),
+        (false, false, true),
+        (false, false, false),
+        (true, true, true),
+        (false, true, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
+            .unwrap();
+        log.end_journal();
+        log.settle();
+        if is_first_of_its_run {
             drop(log);
-            if whole_file {
-                fs::remove_file(&path).unwrap();
-            } else {
-                flip(&path, end / 2);
-            }
-            let (log, recovered) = open(dir.path());
-            assert_eq!(recovered.report.damage.len(), 1);
-            assert_eq!(recovered.uncertain, vec![ONE]);
-            assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
+            (log, _) = open(dir.path());
+            log.settle();
         }
+        // Nothing is sealed.
+        log.backlog().pretend_room(0);
+        append(&mut log, ONE, 1, 10);
+        let (path, end) = journal_of(dir.path(), ONE, 1);
+        log.end_journal();
+        append(&mut log, TWO, 1, 30);
+        if is_orderly {
+            log.close().unwrap();
+        } else {
+            drop(log);
+        }
+        if whole_file {
+            fs::remove_file(&path).unwrap();
+        } else {
+            flip(&path, end / 2);
+        }
+        let (log, recovered) = open(dir.path());
+        assert!(!recovered.report.damage.is_empty());
+        assert_eq!(recovered.uncertain, vec![ONE]);
+        assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
     }
 }
 
