@@ -103,7 +103,11 @@ async fn under_a_mixed_load_everything_comes_in_order_and_nothing_grows() {
         tokio::select! {
             _ = beat.tick(), if load.goes_on() => watch.sample(&server),
             ended = tasks.join_next() => match ended {
-                Some(ended) => ended.unwrap(),
+                Some(Ok(())) => {}
+                Some(Err(why)) => {
+                    watch.report();
+                    panic!("{why}");
+                }
                 None => break,
             },
         }

@@ -49,8 +49,9 @@ async fn publish(load: Load, jobs: Jobs, mut random: Rng) {
     let mut sequence = 0;
     while load.goes_on() {
         beat.tick().await;
-        let oldest = jobs.oldest();
-        if sequence > oldest + WAITING {
+        if sequence > jobs.oldest() + WAITING {
+            // A job that nobody acknowledges takes its time, and who is not heard meanwhile is cut off.
+            client.call("Ping", fields! {}).await;
             continue;
         }
         sequence += 1;

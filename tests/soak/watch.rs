@@ -71,6 +71,9 @@ impl Watch {
     }
 
     pub(crate) fn report(&self) {
+        if self.samples.len() < 4 {
+            return;
+        }
         println!(
             "{} samples in {:?}; medians of the quarters, and the most",
             self.samples.len(),
