@@ -2,9 +2,9 @@
 # Every check of this project, for everybody: format, lints, docs, dependencies, tests. Installs what is missing first.
 #
 # Needs Rust with cargo (https://rustup.rs) and, for what else is missing, a Debian or Ubuntu with root or sudo. Besides
-# Rust it uses a C linker, Python (3.11 or newer) with what the conversation from Python, the client in Python and the cases of
-# Autobahn need (in target/venv), for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome, and for power cuts
-# mkfs.ext4 and mount.
+# Rust it uses a C linker, a C++ compiler (for libFuzzer), Python (3.11 or newer) with what the conversation from Python, the client in
+# Python and the cases of Autobahn need (in target/venv), for the client in TypeScript Node (18 or newer), npm, and Chromium or Chrome,
+# and for power cuts mkfs.ext4 and mount.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -28,6 +28,7 @@ step "tools"
 command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH="$HOME/.cargo/bin:$PATH"
 command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
 command -v cc >/dev/null || debian_packages gcc libc6-dev
+command -v c++ >/dev/null || debian_packages g++
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 cargo --version
@@ -65,12 +66,14 @@ fi
 
 step "format"
 cargo fmt --all -- --check
+cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 
 step "clippy"
 cargo clippy --all-targets --locked -- -D warnings
 # The client has to build without the server.
 cargo clippy --no-default-features --features client --locked -- -D warnings
 cargo clippy --features conformance --example echo --locked -- -D warnings
+cargo clippy --no-default-features --features fuzzing --locked -- -D warnings
 
 step "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
@@ -143,5 +146,9 @@ step "frames"
 cargo test --locked --test vectors frames
 # They are large, and made again each time.
 rm -rf "$INFOTAINER_TEST_FRAMES"
+
+step "fuzzing"
+# Each target searches for a minute. What was found before, the tests have run.
+"$python" fuzz/run.py
 
 step "all checks passed"
