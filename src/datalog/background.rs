@@ -142,7 +142,7 @@ impl Worker {
                 }
                 Task::Make => self.make(),
                 Task::Note(note) => {
-                    self.store.note_running(note);
+                    self.store.note_running(&note);
                     Ok(())
                 }
                 Task::Seal(journal) => {

@@ -363,12 +363,6 @@ impl Backlog {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The generation that is to be sealed next, of those that are written no more.
-    pub(crate) fn oldest_unsealed(&self) -> Option<u64> {
-        let state = self.state.lock();
-        state.unsealed.front().map(|journal| journal.generation)
-    }
-
     /// The oldest unsealed journal is sealed.
     pub(crate) fn sealed(&self, generation: u64) {
         let mut state = self.state.lock();
@@ -378,6 +372,13 @@ impl Backlog {
         state.untidy = true;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Generations that wait to be sealed, and hold something.
+    pub(crate) fn unsealed_generations(&self) -> Vec<u64> {
+        let state = self.state.lock();
+        let waiting = state.unsealed.iter().filter(|journal| journal.end > 0);
+        waiting.map(|journal| journal.generation).collect()
     }
 
     /// A merge begins, or what it made is known.

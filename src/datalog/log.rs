@@ -80,10 +80,11 @@ impl DataLog {
         };
         // Before journals give up what they don't use: how long they were says no more that something is gone.
         store
-            .mark_running(RunNote {
+            .mark_running(&RunNote {
                 began: (next_generation, last_batch + 1),
                 lost,
                 synced: None,
+                unsealed: unsealed.iter().map(|journal| journal.generation).collect(),
             })
             .during(|| "marking the data directory as in use".into())?;
         let doing = || "making a journal".to_owned();
@@ -218,10 +219,10 @@ impl DataLog {
         self.sync()?;
         self.end_background();
         self.check()?;
-        let oldest = self.backlog.oldest_unsealed().unwrap_or(self.newest.0);
-        let marked = match self.store.mark_clean(self.newest, oldest) {
+        let unsealed = self.unsealed();
+        let marked = match self.store.mark_clean(self.newest, &unsealed) {
             Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => {
-                self.store.mark_clean(self.newest, oldest)
+                self.store.mark_clean(self.newest, &unsealed)
             }
             marked => marked,
         };
@@ -300,12 +301,22 @@ impl DataLog {
             began: self.began,
             lost: self.lost,
             synced: (self.noted != Synced::default()).then_some(self.noted),
+            unsealed: self.unsealed(),
         };
         if is_first {
-            self.store.note_running(note);
+            self.store.note_running(&note);
         } else {
             self.backlog.note(note);
         }
+    }
+
+    /// Generations that hold something and are not sealed.
+    fn unsealed(&self) -> Vec<u64> {
+        let mut unsealed = self.backlog.unsealed_generations();
+        if self.newest.0 == self.journal.generation() {
+            unsealed.push(self.newest.0);
+        }
+        unsealed
     }
 
     fn check(&mut self) -> Result<(), WriteError> {

@@ -25,7 +25,7 @@ use super::{
     StateMap,
     background::Holdings,
     index::Index,
-    journal::{JournalFile, Unsealed, newest_generation},
+    journal::{JournalFile, Unsealed, newest_generation, scan},
     pace::Pace,
     segment::RunDescriptor,
     store::{During, Store},
@@ -69,16 +69,14 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
     ));
 
     let (used, mut free) = by_generation(store, files, meta.sealed_through, &mut replay.report)?;
-    let mut unsealed = Vec::new();
-    for (_, file) in used {
-        match replay.journal(file, meta.sealed_through)? {
-            Ok(journal) => unsealed.push(journal),
-            Err(file) => free.push(file),
-        }
-    }
+    let (unsealed, empty) = replay_all(&mut replay, used, meta.sealed_through)?;
+    free.extend(empty);
+    let last_sealed = match unsealed.is_empty() {
+        true => last_sealed_batch(store, &free)?,
+        false => 0,
+    };
     let found = store.found();
     let is_end_known = replay.check_end(meta.sealed_through);
-    let newest = (replay.last_generation, replay.last_batch);
     let next_generation = replay
         .last_generation
         .max(meta.sealed_through)
@@ -91,10 +89,16 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         mut report,
         hole,
         dead,
+        last_generation,
         last_batch,
         ..
     } = replay;
 
+    let last_batch = last_batch
+        .max(found.batch.saturating_sub(1))
+        .max(last_sealed);
+    // Where nothing is left of it to be replayed, it is sealed.
+    let newest = (last_generation.max(meta.sealed_through), last_batch);
     let hole = if found.lost_end {
         Some(HashSet::new())
     } else {
@@ -127,9 +131,53 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         changed_keys,
         next_generation,
         newest,
-        last_batch: last_batch.max(found.batch.saturating_sub(1)),
+        last_batch,
         next_file,
     })
+}
+
+/// Replays journals, oldest first: those that wait to be sealed, and those that hold nothing.
+fn replay_all(
+    replay: &mut Replay<'_>,
+    used: Used,
+    sealed_through: u64,
+) -> Result<(Vec<Unsealed>, Vec<JournalFile>), OpenError> {
+    let newest = used.last().map(|(generation, _)| *generation);
+    let mut gone: Vec<_> = replay.found().unsealed.clone();
+    gone.retain(|generation| {
+        let is_there = used.iter().any(|(there, _)| there == generation);
+        *generation > sealed_through && !is_there
+    });
+    let mut gone = gone.into_iter().peekable();
+    let (mut unsealed, mut empty) = (Vec::new(), Vec::new());
+    for (generation, file) in used {
+        while let Some(gone) = gone.next_if(|gone| *gone < generation) {
+            replay.gone(gone);
+        }
+        match replay.journal(file, sealed_through, newest == Some(generation))? {
+            Ok(journal) => unsealed.push(journal),
+            Err(file) => empty.push(file),
+        }
+    }
+    gone.for_each(|gone| replay.gone(gone));
+    Ok((unsealed, empty))
+}
+
+/// The number of the last batch in the newest journal that is sealed, if that is still there: 0 if none is. Numbers go on behind it,
+/// since a catalogue that goes back in time has it replayed in front of what comes now.
+fn last_sealed_batch(store: &Store, free: &[JournalFile]) -> Result<u64, OpenError> {
+    let mut newest = None;
+    for file in free {
+        let generation = generation_of(store, file, 0)?;
+        newest = newest.max(generation.map(|generation| (generation, file.number())));
+    }
+    let Some((generation, number)) = newest else {
+        return Ok(0);
+    };
+    let file = free.iter().find(|file| file.number() == number);
+    let bytes = file.map(read).transpose()?.unwrap_or_default();
+    let found = scan(&bytes, store.id(), generation.saturating_sub(1), 0);
+    Ok(found.numbers.map_or(0, |(_, last)| last))
 }
 
 /// Every log, and which of them may lack their end: those that were not written to behind the last `hole`.

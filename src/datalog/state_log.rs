@@ -43,6 +43,8 @@ pub(crate) struct StateLog {
     file: File,
     end: End,
     is_damaged: bool,
+    /// Where the last whole batch is, as it was found.
+    last: Range<u64>,
     /// What lies behind the last whole batch, until it is overwritten.
     torn: Option<Range<u64>>,
     builder: BatchBuilder,
@@ -100,6 +102,7 @@ impl StateLog {
             file,
             end: End::default(),
             is_damaged: false,
+            last: 0..0,
             torn: None,
             builder: BatchBuilder::new(),
         };
@@ -129,6 +132,16 @@ impl StateLog {
     /// If it can't be read.
     pub(crate) fn torn(&self) -> io::Result<Option<Vec<u8>>> {
         self.torn.clone().map(|range| self.read(range)).transpose()
+    }
+
+    /// Writes the last batch that was found once more, synced: if its sync failed, what is read of it may not be on the disk.
+    ///
+    /// # Errors
+    /// If it can't be read or written.
+    pub(crate) fn write_again(&self) -> io::Result<()> {
+        let last = self.read(self.last.clone())?;
+        self.file.write_all_at(&last, self.last.start)?;
+        self.file.sync_all()
     }
 
     /// Appends the state records of a sealed journal, even if there are none, and syncs them.
@@ -187,6 +200,30 @@ impl StateLog {
             whole = at;
         }
         Ok(found)
+    }
+
+    /// The generations above `sealed_through` that it tells of. None: it was written anew since, and tells them no more apart.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(crate) fn generations_above(&self, sealed_through: u64) -> io::Result<Option<Vec<u64>>> {
+        let bytes = self.read(0..self.end.offset)?;
+        let (mut at, mut generations) = (0, Vec::new());
+        while at < bytes.len() {
+            let Some(batch) = Batch::read(&bytes[at..], self.store) else {
+                at += ALIGNMENT;
+                continue;
+            };
+            let generation = batch.header.generation;
+            if generation > sealed_through {
+                if (at as u64) < self.end.compact {
+                    return Ok(None);
+                }
+                generations.push(generation);
+            }
+            at += batch.len();
+        }
+        Ok(Some(generations))
     }
 
     /// Whether most of it is outdated, or a part of it was found damaged.
@@ -282,6 +319,7 @@ impl StateLog {
             generation: batch.header.generation,
             compact: batch.header.synced_through,
         };
+        self.last = offset..self.end.offset;
         true
     }
 

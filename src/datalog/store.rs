@@ -5,7 +5,7 @@
 //!
 //! `running` is there while the data log is open; found at a start, it means that the last end was not orderly. It says in
 //! which boot that was, since only the end of a boot can take what was written and not synced, and how far the newest journal
-//! was synced at least. `ended` is of the last orderly end, and says what the journals held then: what lacks of it now is damage.
+//! was synced at least. Both list the generations that wait to be sealed, whose journals have to be there. `ended` is of the last orderly end, and says what the journals held then: what lacks of it now is damage.
 //! `format` has the store's id, without which no journal can be read. Each ends with a checksum.
 
 mod notes;
@@ -64,9 +64,15 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(error).during(doing),
         }
         let id = read_or_make_format(dir)?;
+        // A start or a server that was cut short may have left names that are not durable, and all of these are relied on: the format
+        // before anything is made beside it.
+        disk::sync_dir(dir).during(doing)?;
         for sub in ["journal", "segments", "state", "quarantine"] {
-            disk::create_dir_all(&dir.join(sub)).during(doing)?;
+            let sub = dir.join(sub);
+            disk::create_dir_all(&sub).during(doing)?;
+            disk::sync_dir(&sub).during(doing)?;
         }
+        disk::sync_dir(dir).during(doing)?;
         let found = read_running(dir).during(doing)?;
         let store = Self {
             dir: dir.to_owned(),
@@ -115,8 +121,8 @@ impl Store {
         self.id
     }
 
-    pub(crate) fn found(&self) -> Found {
-        self.found
+    pub(crate) fn found(&self) -> &Found {
+        &self.found
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -144,26 +150,26 @@ impl Store {
     }
 
     /// Notes that the directory is in use in this boot, and how.
-    pub(crate) fn mark_running(&self, note: RunNote) -> io::Result<()> {
+    pub(crate) fn mark_running(&self, note: &RunNote) -> io::Result<()> {
         let text = notes::running(&self.dir, note);
         write_whole(&self.dir, "running", text.as_bytes())
     }
 
     /// Notes how a run goes on. A failure is told, and no more: the next start judges less or asks again.
-    pub(crate) fn note_running(&self, note: RunNote) {
+    pub(crate) fn note_running(&self, note: &RunNote) {
         if let Err(error) = self.mark_running(note) {
             log::warn!("how far the log is synced could not be noted: {error}");
         }
     }
 
-    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`, and that journals from
-    /// the generation `oldest` on may not be sealed.
+    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`, and which
+    /// generations wait to be sealed.
     pub(crate) fn mark_clean(
         &self,
         (generation, batch): (u64, u64),
-        oldest: u64,
+        unsealed: &[u64],
     ) -> io::Result<()> {
-        let text = notes::ended(generation, batch, oldest);
+        let text = notes::ended(generation, batch, unsealed);
         write_whole(&self.dir, "ended", text.as_bytes())?;
         disk::remove(&self.dir.join("running"))?;
         disk::sync_dir(&self.dir)
@@ -277,6 +283,14 @@ pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()
     disk::sync_dir(dir)
 }
 
+/// A full disk is no reason not to start.
+pub(crate) fn ignore_full(error: io::Error) -> io::Result<()> {
+    match is_disk_full(&error) {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
 /// Whether the error says that there is no room.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(
@@ -334,7 +348,7 @@ mod tests {
     fn unclean_end_is_told_from_an_orderly_one_and_from_one_in_another_boot() {
         let dir = tempfile::tempdir().unwrap();
         let open = || Store::open(dir.path()).unwrap();
-        assert_eq!(open().found(), Found::default());
+        assert_eq!(*open().found(), Found::default());
         let synced = Some(Synced {
             generation: 5,
             batch: 11,
@@ -345,33 +359,35 @@ mod tests {
             began,
             lost,
             synced,
+            unsealed: vec![2, 4],
         };
-        open().mark_running(note).unwrap();
+        open().mark_running(&note).unwrap();
         let unclean = Found {
             unclean: true,
             unclean_boot: false,
             generation: 4,
             batch: 9,
             synced,
+            unsealed: vec![2, 4],
             ..Found::default()
         };
-        assert_eq!(open().found(), unclean);
+        assert_eq!(*open().found(), unclean);
         let running = dir.path().join("running");
         let text = fs::read_to_string(&running).unwrap();
         let (_, rest) = text.split_once('\n').unwrap();
         fs::write(&running, format!("another boot\n{rest}")).unwrap();
         let unclean_boot = Found {
             unclean_boot: true,
-            ..unclean
+            ..unclean.clone()
         };
-        assert_eq!(open().found(), unclean_boot);
-        open().mark_clean((5, 12), 4).unwrap();
+        assert_eq!(*open().found(), unclean_boot);
+        open().mark_clean((5, 12), &[5]).unwrap();
         let clean = Found {
             ended: Some((5, 12)),
-            oldest: Some(4),
+            unsealed: vec![5],
             ..Found::default()
         };
-        assert_eq!(open().found(), clean);
+        assert_eq!(*open().found(), clean);
     }
 
     #[test]
@@ -379,7 +395,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let id = store.id();
-        store.mark_clean((5, 12), 4).unwrap_err();
+        store.mark_clean((5, 12), &[]).unwrap_err();
         let ended = dir.path().join("ended");
         let whole = fs::read(&ended).unwrap();
         drop(store);
@@ -388,7 +404,7 @@ mod tests {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
                 fs::write(&ended, bytes).unwrap();
-                let found = Store::open(dir.path()).unwrap().found();
+                let found = Store::open(dir.path()).unwrap().found().clone();
                 let is_told = found.damaged == Some("ended");
                 assert!(is_told || found.ended == Some((5, 12)), "{at}, {bit}");
             }

@@ -92,8 +92,9 @@ impl Bench {
             began: (SEALED + 1, FIRST_BATCH),
             lost: Lost::default(),
             synced,
+            unsealed: Vec::new(),
         };
-        self.store.mark_running(note).expect("a file");
+        self.store.mark_running(&note).expect("a file");
         empty(&self.stand_in.path().join("quarantine"));
         let journal_dir = self.stand_in.path().join("journal");
         empty(&journal_dir);

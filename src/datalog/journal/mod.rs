@@ -209,6 +209,18 @@ impl JournalFile {
         Ok(())
     }
 
+    /// Writes what was read from it once more. Where a sync failed, the system may go on showing what the disk does not have, and
+    /// take it for written: then no other sync helps.
+    pub(crate) fn write_again(&self, bytes: &[u8], spans: &[Range<usize>]) -> io::Result<()> {
+        if self.is_read_only {
+            return Ok(());
+        }
+        for span in spans {
+            self.write_at(&bytes[span.clone()], span.start as u64)?;
+        }
+        Ok(())
+    }
+
     /// Overwrites a range with zeros, synced.
     pub(crate) fn erase(&self, range: Range<usize>) -> io::Result<()> {
         if self.is_read_only {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Replay, by_generation, live_logs};
+use super::{Replay, by_generation, live_logs, replay_all};
 use crate::datalog::{
     LogExtent, LogNumber, LogReader, OpenError, RecoveryReport,
     catalogue::Catalogue,
@@ -37,10 +37,8 @@ pub(in crate::datalog) fn replay_journals(
     let index = Arc::new(Index::default());
     let mut replay = Replay::new(store, &index);
     let (used, _) = by_generation(store, files, sealed_through, &mut replay.report)?;
-    for (_, file) in used {
-        // It is in the index, or holds nothing.
-        let _ = replay.journal(file, sealed_through)?;
-    }
+    // They are in the index, or hold nothing.
+    let _ = replay_all(&mut replay, used, sealed_through)?;
     replay.check_end(sealed_through);
     let Replay {
         state,

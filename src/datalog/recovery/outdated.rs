@@ -5,11 +5,11 @@
 
 use std::{collections::HashSet, io};
 
-use super::generation_of;
+use super::{generation_of, read};
 use crate::datalog::{
     OpenError,
     catalogue::CatalogueState,
-    journal::JournalFile,
+    journal::{JournalFile, scan},
     segment::{SegmentFile, SegmentHeader, SegmentId},
     state_log::StateLog,
     store::{During, Store},
@@ -37,9 +37,25 @@ pub(super) fn why_outdated(
     for journal in journals {
         unsealed.extend(generation_of(store, journal, meta.sealed_through)?);
     }
-    if is_ahead && !unsealed.contains(&state_log.generation()) {
-        let generation = state_log.generation();
-        return Ok(Some(format!("generation {generation} was sealed")));
+    if is_ahead {
+        let told = state_log
+            .generations_above(meta.sealed_through)
+            .during(|| "reading the state log".into())?;
+        let Some(told) = told else {
+            let generation = state_log.generation();
+            return Ok(Some(format!("generation {generation} was sealed")));
+        };
+        // A journal that was sealed may still be there, and one before it not, or be overwritten in part.
+        let mut whole = HashSet::new();
+        for journal in journals {
+            let found = scan(&read(journal)?, store.id(), meta.sealed_through, 0);
+            if found.damaged.is_empty() && found.torn.is_none() {
+                whole.extend(found.generation);
+            }
+        }
+        if let Some(gone) = told.iter().find(|told| !whole.contains(told)) {
+            return Ok(Some(format!("generation {gone} was sealed")));
+        }
     }
     let headers = state.segments.iter().map(|entry| entry.header);
     let missing: Vec<_> = headers

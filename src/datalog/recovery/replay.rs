@@ -18,7 +18,7 @@ use crate::{
             newest_generation, scan,
         },
         segment::RunDescriptor,
-        store::{During, Store, is_disk_full},
+        store::{During, Found, Store, ignore_full, is_disk_full},
     },
     protocol::{PublicationId, Sequence},
 };
@@ -34,6 +34,8 @@ pub(super) struct Replay<'a> {
     /// Logs that were written to behind the last hole, if there is a hole: the end of the others may be in it.
     pub(super) hole: Option<HashSet<LogNumber>>,
     pub(super) dead: Vec<RunDescriptor>,
+    /// The journal in front of the next was told to be gone.
+    is_gone_told: bool,
     pub(super) report: RecoveryReport,
 }
 
@@ -48,15 +50,22 @@ impl<'a> Replay<'a> {
             last_batch: 0,
             hole: None,
             dead: Vec::new(),
+            is_gone_told: false,
             report: RecoveryReport::default(),
         }
     }
 
-    /// Replays one journal; gives it back if it holds nothing.
+    /// How the last user of the directory ended.
+    pub(super) fn found(&self) -> &'a Found {
+        self.store.found()
+    }
+
+    /// Replays one journal; gives it back if it holds nothing. Of the newest it is not known how the last sync ended.
     pub(super) fn journal(
         &mut self,
         file: JournalFile,
         sealed_through: u64,
+        is_newest: bool,
     ) -> Result<Result<Unsealed, JournalFile>, OpenError> {
         let bytes = read(&file)?;
         let found = self.store.found();
@@ -80,14 +89,23 @@ impl<'a> Replay<'a> {
             return Ok(Err(file));
         }
         // A process that ended may have left it to the system, and what comes next relies on it.
+        if is_newest && found.unclean {
+            file.write_again(&bytes, &scan.spans)
+                .or_else(ignore_full)
+                .during(|| format!("writing {}", file.path().display()))?;
+        }
         file.sync()
             .during(|| format!("syncing {}", file.path().display()))?;
         let file = Arc::new(file);
         self.index.add_journal(generation, file.clone());
-        self.expect_generation(generation, sealed_through, &file);
+        let is_gone_told = std::mem::take(&mut self.is_gone_told);
+        if !is_gone_told {
+            self.expect_generation(generation, sealed_through, &file);
+        }
         if let Some((first, last)) = scan.numbers {
             if let Some(expected) = expected
                 && scan.damaged.is_empty()
+                && !is_gone_told
             {
                 self.expect_batch(first, expected, &file);
             }
@@ -119,18 +137,15 @@ impl<'a> Replay<'a> {
         }))
     }
 
-    /// Compares the oldest journal with what the last user of the directory left word of. The generations of a run follow each other:
-    /// where its first ones are sealed, the one behind them has to be there.
+    /// A run's generations follow each other: where its last ones are not sealed, the first behind what is sealed has to be there,
+    /// whether or not it was noted.
     fn expect_generation(&mut self, generation: u64, sealed_through: u64, file: &JournalFile) {
         let found = self.store.found();
         let is_of_last_run = found.unclean && (1..=sealed_through).contains(&found.generation);
-        let oldest = found.oldest.or(is_of_last_run.then_some(0));
-        let Some(oldest) = oldest.map(|oldest| oldest.max(sealed_through + 1)) else {
-            return;
-        };
-        if self.last_generation == 0 && generation > oldest {
+        if self.last_generation == 0 && is_of_last_run && generation > sealed_through + 1 {
             self.damage(&format!(
-                "journals {oldest} to {} are gone, in front of {}",
+                "journals {} to {} are gone, in front of {}",
+                sealed_through + 1,
                 generation - 1,
                 file.path().display()
             ));
@@ -282,6 +297,14 @@ impl<'a> Replay<'a> {
         self.report.damage.push(what.to_owned());
     }
 
+    /// A journal is not there that was not sealed.
+    pub(super) fn gone(&mut self, generation: u64) {
+        self.damage(&format!(
+            "the journal of generation {generation} is gone, and was not sealed"
+        ));
+        self.is_gone_told = true;
+    }
+
     pub(super) fn damage(&mut self, what: &str) {
         self.note(what);
         self.hole = Some(HashSet::new());
@@ -308,8 +331,8 @@ impl<'a> Replay<'a> {
         ));
     }
 
-    /// Cuts a torn tail, after it was copied. Where it can't be copied it stays, and it is false: nothing may be written
-    /// over it, but nothing ever goes on behind it either.
+    /// Cuts a torn tail, after it was copied. Where there is no room for a copy it stays, and it is false: nothing may be
+    /// written over it, but nothing ever goes on behind it either.
     fn cut(
         &mut self,
         file: &JournalFile,
@@ -327,9 +350,14 @@ impl<'a> Replay<'a> {
             Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => copy(),
             copied => copied,
         };
-        if let Err(error) = copied {
-            log::warn!("the torn tail of {path} can't be copied: {error}");
-            return Ok(false);
+        match copied {
+            Ok(()) => {}
+            Err(error) if is_disk_full(&error) => {
+                log::warn!("the torn tail of {path} can't be copied: {error}");
+                return Ok(false);
+            }
+            // Were it left there, the next start would take it for damage.
+            Err(error) => return Err(error).during(|| format!("copying the end of {path}")),
         }
         let length = range.len() as u64;
         log::warn!("{path} ends in {length} torn bytes, copied to quarantine/{name}");

@@ -26,7 +26,7 @@ use crate::{
         journal::{JournalFile, format::RecordView},
         segment::{RunDescriptor, SegmentFile, SegmentId, SegmentSummary},
         state_log::{Replayed, StateLog},
-        store::{During, Store},
+        store::{During, Store, ignore_full},
     },
     protocol::{Sequence, Timestamp},
 };
@@ -151,10 +151,14 @@ fn open_catalogue(
 
 fn open_state_log(store: &Store) -> io::Result<StateLog> {
     if store.is_stand_in() {
-        StateLog::look(&store.state_dir(), store.id())
-    } else {
-        StateLog::open(&store.state_dir(), store.id())
+        return StateLog::look(&store.state_dir(), store.id());
     }
+    let state_log = StateLog::open(&store.state_dir(), store.id())?;
+    if store.found().unclean {
+        // On a full disk of a kind that writes nothing in place there is no room for it.
+        state_log.write_again().or_else(ignore_full)?;
+    }
+    Ok(state_log)
 }
 
 fn set_torn_aside(store: &Store, state_log: &StateLog, replay: &mut Replay<'_>) -> io::Result<()> {

@@ -11,11 +11,13 @@ use crate::datalog::{OpenError, disk};
 const FORMAT: &str = "infotainer data 1";
 /// In the file `running`, in place of the boot.
 const LOST_BOOT: &str = "an earlier boot";
+/// In both files, in front of the generations that are not sealed.
+const UNSEALED: &str = "unsealed ";
 /// In the file `running`, behind everything else.
 const LOST_END: &str = "damaged";
 
 /// How the last user of the directory ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Found {
     /// Not orderly.
     pub(crate) unclean: bool,
@@ -29,10 +31,10 @@ pub(crate) struct Found {
     pub(crate) batch: u64,
     /// Of an orderly end: generation and number of the last batch, as far as it may not be sealed.
     pub(crate) ended: Option<(u64, u64)>,
-    /// Of an orderly end: the oldest generation that was not sealed.
-    pub(crate) oldest: Option<u64>,
     /// The newest journal of which anything was synced.
     pub(crate) synced: Option<Synced>,
+    /// Generations that were not sealed: one that is not sealed now has to be there.
+    pub(crate) unsealed: Vec<u64>,
     /// The file that says so was there, and could not be read.
     pub(crate) damaged: Option<&'static str>,
 }
@@ -57,21 +59,24 @@ pub(crate) struct Lost {
 }
 
 /// What `running` says beside the boot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RunNote {
     /// Journal generation and batch from which on they are of this run.
     pub(crate) began: (u64, u64),
     pub(crate) lost: Lost,
     /// How far it is known to be synced.
     pub(crate) synced: Option<Synced>,
+    /// Generations that wait to be sealed.
+    pub(crate) unsealed: Vec<u64>,
 }
 
 /// The text of `running`.
-pub(super) fn running(dir: &Path, note: RunNote) -> String {
+pub(super) fn running(dir: &Path, note: &RunNote) -> String {
     let RunNote {
         began: (generation, batch),
         lost,
         synced,
+        unsealed,
     } = note;
     let boot = if lost.boot {
         LOST_BOOT.to_owned()
@@ -84,13 +89,31 @@ pub(super) fn running(dir: &Path, note: RunNote) -> String {
         let (generation, batch, capacity) = (synced.generation, synced.batch, synced.capacity);
         rest += &format!("{generation}\n{batch}\n{capacity}\n");
     }
+    rest += &unsealed_line(unsealed);
     // The boot needs no checksum: one that is not this boot is another.
     format!("{boot}\n{}", with_checksum(rest))
 }
 
 /// The text of `ended`.
-pub(super) fn ended(generation: u64, batch: u64, oldest: u64) -> String {
-    with_checksum(format!("{generation}\n{batch}\n{oldest}\n"))
+pub(super) fn ended(generation: u64, batch: u64, unsealed: &[u64]) -> String {
+    let unsealed = unsealed_line(unsealed);
+    with_checksum(format!("{generation}\n{batch}\n{unsealed}"))
+}
+
+/// None at all if there are none.
+fn unsealed_line(unsealed: &[u64]) -> String {
+    let numbers: Vec<_> = unsealed.iter().map(u64::to_string).collect();
+    match numbers.is_empty() {
+        true => String::new(),
+        false => format!("{UNSEALED}{}\n", numbers.join(" ")),
+    }
+}
+
+/// What [`unsealed_line`] said. The first servers wrote none.
+fn read_unsealed(text: &str) -> Vec<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(UNSEALED));
+    let numbers = line.unwrap_or_default().split(' ');
+    numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
 pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
@@ -103,11 +126,29 @@ pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
             return Err(OpenError::NoFormat(dir.to_owned()));
         }
     }
+    sync_above(dir).during(|| format!("syncing what {} is in", dir.display()))?;
     let id = Uuid::new_v4();
     let text = with_checksum(format!("{FORMAT}\n{id}\n"));
     write_whole(dir, "format", text.as_bytes())
         .during(|| format!("writing {}", dir.join("format").display()))?;
     Ok(id)
+}
+
+/// Makes the name of the directory durable, which may be as new as what will be in it, and those of the directories above.
+fn sync_above(dir: &Path) -> io::Result<()> {
+    for above in dir.ancestors().skip(1) {
+        let above = match above.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => above,
+        };
+        match disk::sync_dir(above) {
+            // What is in there was not made by this user.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The store's id; none if the file is not there.
@@ -170,6 +211,7 @@ pub(super) fn read_running(dir: &Path) -> io::Result<Found> {
         generation,
         batch,
         synced,
+        unsealed: read_unsealed(rest),
         ..Found::default()
     })
 }
@@ -187,8 +229,7 @@ fn read_ended(dir: &Path) -> io::Result<Found> {
     let mut numbers = rest.lines().map_while(|line| line.parse().ok());
     Ok(Found {
         ended: numbers.next().zip(numbers.next()),
-        // The first servers did not say.
-        oldest: numbers.next(),
+        unsealed: read_unsealed(rest),
         ..Found::default()
     })
 }
