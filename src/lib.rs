@@ -28,6 +28,9 @@ pub mod domain;
 #[cfg(any(all(test, feature = "server"), feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod histories;
 #[cfg(feature = "server")]
 mod http;
 #[cfg(any(feature = "server", feature = "fuzzing"))]

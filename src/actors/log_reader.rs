@@ -54,19 +54,7 @@ impl Handler<DataLogFetch> for LogFetcher {
         DataLogFetch(read): DataLogFetch,
         _: &mut Self::Context,
     ) -> ServerResponse {
-        let log = DiskLog {
-            reader: &self.reader,
-            log: read.log,
-        };
-        answer_read(&log, &read).unwrap_or_else(|error| {
-            let code = match error {
-                ReadError::Gone => ErrorCode::NotFound,
-                ReadError::Io(_) | ReadError::Catalogue(_) => ErrorCode::LogUnavailable,
-            };
-            ServerError::new(code, error.to_string())
-                .for_subscription(read.subscription)
-                .into()
-        })
+        self.answer(&read)
     }
 }
 
@@ -124,7 +112,32 @@ impl Handler<DataLogLoad> for LogFetcher {
     type Result = Option<Vec<(Range, Page)>>;
 
     fn handle(&mut self, DataLogLoad(load): DataLogLoad, _: &mut Self::Context) -> Self::Result {
-        match self.load(&load) {
+        self.load(&load)
+    }
+}
+
+/// What it does, whoever asks.
+impl LogFetcher {
+    /// See [`DataLogFetch`].
+    pub(crate) fn answer(&self, read: &Read) -> ServerResponse {
+        let log = DiskLog {
+            reader: &self.reader,
+            log: read.log,
+        };
+        answer_read(&log, read).unwrap_or_else(|error| {
+            let code = match error {
+                ReadError::Gone => ErrorCode::NotFound,
+                ReadError::Io(_) | ReadError::Catalogue(_) => ErrorCode::LogUnavailable,
+            };
+            ServerError::new(code, error.to_string())
+                .for_subscription(read.subscription)
+                .into()
+        })
+    }
+
+    /// See [`DataLogLoad`].
+    pub(crate) fn load(&self, load: &QueueLoad) -> Option<Vec<(Range, Page)>> {
+        match self.pages(load) {
             Ok(pages) => Some(pages),
             // It was deleted meanwhile.
             Err(ReadError::Gone) => None,
@@ -134,10 +147,8 @@ impl Handler<DataLogLoad> for LogFetcher {
             }
         }
     }
-}
 
-impl LogFetcher {
-    fn load(&self, load: &QueueLoad) -> Result<Vec<(Range, Page)>, ReadError> {
+    fn pages(&self, load: &QueueLoad) -> Result<Vec<(Range, Page)>, ReadError> {
         let (mut pages, mut room) = (Vec::new(), LOAD_SIZE);
         for &(first, last) in &load.ranges {
             let mut reached = first.previous();
@@ -180,6 +191,13 @@ impl Handler<DataLogCut> for LogFetcher {
         DataLogCut { checks, now }: DataLogCut,
         _: &mut Self::Context,
     ) -> Self::Result {
+        self.cuts(checks, now)
+    }
+}
+
+impl LogFetcher {
+    /// See [`DataLogCut`].
+    pub(crate) fn cuts(&self, checks: Vec<RetentionCheck>, now: Timestamp) -> Vec<RetentionCut> {
         let cut = |check: RetentionCheck| {
             let RetentionCheck {
                 subscription,

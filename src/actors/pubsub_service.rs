@@ -312,7 +312,7 @@ impl PubSubService {
     }
 }
 
-fn room(space: Space) -> Room {
+pub(crate) fn room(space: Space) -> Room {
     let Space {
         guaranteed,
         changes,

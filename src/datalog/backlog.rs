@@ -24,6 +24,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(test)]
+mod turns;
+
 use parking_lot::{Condvar, Mutex};
 
 use super::{
@@ -85,6 +88,19 @@ struct State {
     merged: bool,
     /// The background thread has nothing to do.
     idle: bool,
+    #[cfg(test)]
+    turns: turns::Turns,
+}
+
+impl State {
+    /// The disk was found full just now.
+    fn is_blocked(&self) -> bool {
+        #[cfg(test)]
+        if self.turns.are_given() {
+            return false;
+        }
+        self.full.is_some_and(|since| since.elapsed() < RETRY)
+    }
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -126,18 +142,20 @@ impl Backlog {
         next_number: u64,
     ) -> Self {
         Self {
-            dir,
             journal_size,
             max_unsealed,
             next_number: AtomicU64::new(next_number),
             state: Mutex::new(State {
                 unsealed: unsealed.into(),
                 untidy: true,
+                #[cfg(test)]
+                turns: turns::Turns::new(&dir),
                 ..State::default()
             }),
             changed: Condvar::new(),
             #[cfg(test)]
             room: u64::MAX.into(),
+            dir,
         }
     }
 
@@ -205,7 +223,11 @@ impl Backlog {
                     return Err("the disk is full, and so is the reserve".into());
                 }
             }
+            #[cfg(test)]
+            self.give_turn(&mut state, needed);
             self.changed.wait(&mut state);
+            #[cfg(test)]
+            self.take_turn(&mut state);
         }
     }
 
@@ -234,8 +256,12 @@ impl Backlog {
     pub(crate) fn next_task(&self) -> Task {
         let mut state = self.state.lock();
         state.idle = false;
+        #[cfg(test)]
+        self.end_turn(&mut state);
         loop {
-            let blocked = state.full.is_some_and(|since| since.elapsed() < RETRY);
+            #[cfg(test)]
+            self.wait_for_turn(&mut state);
+            let blocked = state.is_blocked();
             if state.stopping || state.failed.is_some() {
                 return Task::Stop;
             }
@@ -429,6 +455,10 @@ impl Backlog {
     /// Commits may have to wait for background work: it should be done as fast as it can.
     pub(crate) fn is_pressed(&self) -> bool {
         let state = self.state.lock();
+        #[cfg(test)]
+        if state.turns.are_given() {
+            return true;
+        }
         let is_over = state.stopping || state.failed.is_some();
         is_over || state.full.is_some() || state.unsealed.len() > 1 || state.spares.is_empty()
     }

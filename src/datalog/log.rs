@@ -347,6 +347,23 @@ impl DataLog {
 
 #[cfg(test)]
 impl DataLog {
+    /// Ends the current journal, where that may fail. None is ever ended that holds nothing.
+    pub(crate) fn try_to_end_journal(&mut self) -> Result<(), WriteError> {
+        self.check()?;
+        if self.journal.left() == self.journal.file().capacity() {
+            return Ok(());
+        }
+        self.journal.begin();
+        self.rotate()
+    }
+
+    /// Where the last batch begins that was written.
+    pub(crate) fn last_batch(&self) -> (std::path::PathBuf, u64) {
+        let file = self.journal.file();
+        let end = file.capacity() - self.journal.left();
+        (file.path().to_owned(), end - self.journal.batch_len())
+    }
+
     /// The journals that hold something.
     pub(super) fn journal_files(&self) -> Vec<Arc<super::journal::JournalFile>> {
         self.index.journal_files()
@@ -357,7 +374,7 @@ impl DataLog {
         self.source.allow_steps(steps);
     }
 
-    pub(super) fn backlog(&self) -> &Backlog {
+    pub(crate) fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 }

@@ -19,7 +19,7 @@ mod background;
 mod backlog;
 mod catalogue;
 mod chunk;
-mod disk;
+pub(crate) mod disk;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod index;
@@ -38,7 +38,7 @@ mod segment;
 mod state_log;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 mod units;
 mod verify;

@@ -149,6 +149,8 @@ impl Worker {
             let (inputs, abandoned) = (inputs.clone(), abandoned.clone());
             let segments = self.store.segment_dir();
             move || {
+                #[cfg(test)]
+                backlog.wait_to_merge();
                 let first_kept = |log| first_kept(&index, &abandoned, log);
                 let is_urgent = || abandoned.load(Ordering::Relaxed) || backlog.is_pressed();
                 let pace = Pace::new(&is_urgent);
@@ -269,6 +271,8 @@ impl Worker {
             return;
         };
         merging.abandoned.store(true, Ordering::Relaxed);
+        #[cfg(test)]
+        self.backlog.let_abandoned_merge();
         if let Ok(Ok(Merged {
             segment: Some(_), ..
         })) = merging.thread.join()

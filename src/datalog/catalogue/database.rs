@@ -70,6 +70,11 @@ impl Database {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Every call of sled goes through here, but for opening and closing.
     pub(super) fn ask<T>(
         &self,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::database::{OPENINGS, suspect, suspicion_path};
 use super::guard::guarded;
 use super::*;
+use crate::datalog::disk::simulated;
 use crate::datalog::segment::{SegmentHeader, SegmentId};
 use crate::protocol::Timestamp;
 
@@ -68,6 +69,10 @@ impl Catalogue {
     }
 
     pub(super) fn take_step(&self) -> Result<(), CatalogueError> {
+        let dir = self.database.dir();
+        if let Some(disk) = simulated::of(dir) {
+            disk.step(dir)?;
+        }
         let take = |left: u64| left.checked_sub(1);
         let taken = self
             .steps_left

@@ -46,16 +46,6 @@ pub(crate) struct JournalFile {
     capacity: AtomicU64,
     /// What a start would write to it is not written.
     is_read_only: bool,
-    #[cfg(test)]
-    durable: Durable,
-}
-
-/// How far a journal was written, and how far of that a power cut would leave it.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(crate) struct Durable {
-    written: AtomicU64,
-    synced: AtomicU64,
 }
 
 impl JournalFile {
@@ -75,8 +65,6 @@ impl JournalFile {
                 file,
                 capacity: capacity.into(),
                 is_read_only: false,
-                #[cfg(test)]
-                durable: Durable::default(),
             }),
             Err(error) => {
                 let _ = disk::remove(&partial); // it may not have been made
@@ -97,8 +85,6 @@ impl JournalFile {
             file,
             capacity: capacity.into(),
             is_read_only,
-            #[cfg(test)]
-            durable: Durable::found(capacity),
         })
     }
 
@@ -182,8 +168,6 @@ impl JournalFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        #[cfg(test)]
-        self.durable.wrote(offset, offset + bytes.len() as u64);
         self.file.write_all_at(bytes, offset)
     }
 
@@ -201,12 +185,7 @@ impl JournalFile {
         if self.is_read_only {
             return Ok(());
         }
-        #[cfg(test)]
-        let written = self.durable.written();
-        handle.sync_data()?;
-        #[cfg(test)]
-        self.durable.synced(written);
-        Ok(())
+        handle.sync_data()
     }
 
     /// Writes what was read from it once more. Where a sync failed, the system may go on showing what the disk does not have, and
@@ -233,44 +212,6 @@ impl JournalFile {
     /// Removes the file; whoever still reads it may go on.
     pub(crate) fn remove(&self) -> io::Result<()> {
         disk::remove(&self.path)
-    }
-}
-
-#[cfg(test)]
-impl Durable {
-    /// Nobody knows what of a file that was found is synced.
-    fn found(capacity: u64) -> Self {
-        Self {
-            written: capacity.into(),
-            synced: 0.into(),
-        }
-    }
-
-    fn wrote(&self, start: u64, end: u64) {
-        if start == 0 {
-            self.synced.store(0, Ordering::SeqCst);
-        }
-        self.written.store(end, Ordering::SeqCst);
-    }
-
-    fn written(&self) -> u64 {
-        self.written.load(Ordering::SeqCst)
-    }
-
-    fn synced(&self, end: u64) {
-        self.synced.fetch_max(end, Ordering::SeqCst);
-    }
-}
-
-#[cfg(test)]
-impl JournalFile {
-    /// What a power cut could take.
-    pub(crate) fn volatile(&self) -> Range<u64> {
-        let written = self.durable.written();
-        let synced = &self.durable.synced;
-        // A sync that came while the file was begun anew may count the bytes of its last use.
-        let synced = synced.load(Ordering::SeqCst);
-        synced.min(written)..written
     }
 }
 

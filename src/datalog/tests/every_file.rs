@@ -87,7 +87,8 @@ impl Damage {
                     return Some(bytes[around].to_vec());
                 }
             }
-            Self::Overwritten => bytes[..end].fill_with(|| random.u8(..)),
+            // Zeros at the end are not copied.
+            Self::Overwritten => bytes[..end].fill_with(|| random.u8(1..)),
         }
         fs::write(path, &bytes).unwrap();
         let last = bytes.len().min(end);

@@ -11,6 +11,7 @@ mod full_disk;
 mod measure;
 mod model;
 mod outdated;
+pub(crate) mod shadow;
 mod verify;
 
 use std::path::Path;

@@ -1,11 +1,11 @@
 //! The data log against a simple model of it, with every way of ending among the operations.
 
-use std::{collections::BTreeMap, fs};
+use std::fs;
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::protocol::GapCause;
+use super::{shadow::Shadow, *};
+use crate::datalog::disk::simulated::{Disk, End};
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -28,7 +28,7 @@ enum Operation {
     LoseCatalogue,
     /// So many steps of what the catalogue is to be told next are done.
     EndInCommit(u64, How),
-    /// Which of the sectors that were not synced are lost.
+    /// What of that which was not synced is lost follows from the number.
     CutPower(u64),
 }
 
@@ -72,146 +72,55 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-#[derive(Clone, Debug, Default)]
-struct Model {
-    /// First and last.
-    logs: BTreeMap<u64, (u64, u64)>,
-    removed: Vec<u64>,
-    state: BTreeMap<Vec<u8>, Vec<u8>>,
-    next_log: u64,
+/// Turns changes into records.
+fn record(shadow: &Shadow, change: &Change) -> Option<Record> {
+    let pick = |at: usize| {
+        let nth = at.checked_rem(shadow.logs.len())?;
+        shadow.logs.iter().nth(nth)
+    };
+    Some(match *change {
+        Change::Create => Record::CreateLog(shadow.next_log()),
+        Change::Append { log, count } => {
+            let (number, log) = pick(log)?;
+            chunk(*number, log.last.0 + 1, log.last.0 + count)
+        }
+        Change::Truncate { log, removed } => {
+            let (number, log) = pick(log)?;
+            let first = (log.first.0 + removed).min(log.last.0 + 1);
+            Record::Truncate {
+                log: *number,
+                first: Sequence(first),
+            }
+        }
+        Change::Remove { log } => Record::RemoveLog(*pick(log)?.0),
+        Change::Put { key, value } => Record::Put {
+            key: [key].into(),
+            value: vec![value; 3].into(),
+        },
+        Change::Delete { key } => Record::Delete { key: [key].into() },
+    })
 }
 
-impl Model {
-    fn pick(&self, at: usize) -> Option<u64> {
-        let nth = at.checked_rem(self.logs.len())?;
-        self.logs.keys().nth(nth).copied()
-    }
-
-    fn apply(&mut self, change: &Change) -> Option<Record> {
-        Some(match *change {
-            Change::Create => {
-                self.next_log = self.next_log.max(1);
-                let log = self.next_log;
-                self.next_log += 1;
-                self.logs.insert(log, (1, 0));
-                Record::CreateLog(LogNumber(log))
-            }
-            Change::Append { log, count } => {
-                let log = self.pick(log)?;
-                let (_, last) = self.logs.get_mut(&log)?;
-                let first = *last + 1;
-                *last += count;
-                chunk(LogNumber(log), first, *last)
-            }
-            Change::Truncate { log, removed } => {
-                let log = self.pick(log)?;
-                let (first, last) = self.logs.get_mut(&log)?;
-                *first = (*first + removed).min(*last + 1);
-                Record::Truncate {
-                    log: LogNumber(log),
-                    first: Sequence(*first),
-                }
-            }
-            Change::Remove { log } => {
-                let log = self.pick(log)?;
-                self.logs.remove(&log);
-                self.removed.push(log);
-                Record::RemoveLog(LogNumber(log))
-            }
-            Change::Put { key, value } => {
-                self.state.insert(vec![key], vec![value; 3]);
-                Record::Put {
-                    key: [key].into(),
-                    value: vec![value; 3].into(),
-                }
-            }
-            Change::Delete { key } => {
-                self.state.remove(&vec![key]);
-                Record::Delete { key: [key].into() }
-            }
-        })
-    }
-
-    fn is_what_was_recovered(&self, recovered: &Recovered) -> bool {
-        let logs = recovered.logs.iter();
-        let logs: BTreeMap<_, _> = logs
-            .map(|(log, extent)| (log.0, (extent.first.0, extent.last.0)))
-            .collect();
-        let state = recovered.state.iter();
-        let state: BTreeMap<_, _> = state
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect();
-        logs == self.logs && state == self.state && recovered.next_log == self.next_log.max(1)
-    }
-
-    /// What was recovered is what was written.
-    fn check_recovered(&self, recovered: &Recovered) {
-        let state: Vec<_> = recovered
-            .state
-            .iter()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect();
-        let expected: Vec<_> = self.state.clone().into_iter().collect();
-        assert_eq!(state, expected);
-        assert_eq!(recovered.logs.len(), self.logs.len());
-        assert_eq!(recovered.uncertain, vec![]);
-        assert_eq!(recovered.next_log, self.next_log.max(1));
-        assert_eq!(recovered.report.damage, Vec::<String>::new());
-        for (&number, &(first, last)) in &self.logs {
-            let log = LogNumber(number);
-            let kept = first..=last;
-            let bytes: usize = kept.map(|sequence| payload(log, sequence).len()).sum();
-            let extent = recovered.logs[&log];
-            assert_eq!((extent.first.0, extent.last.0), (first, last));
-            assert_eq!(extent.bytes, bytes as u64, "log {number}");
-            if first <= last {
-                assert_eq!(
-                    (extent.first_time, extent.last_time),
-                    (time(first), time(last))
-                );
-            }
+/// The records of one batch, and what is there then.
+fn records(shadow: &mut Shadow, changes: &[Change]) -> Vec<Record> {
+    let mut records = Vec::new();
+    for change in changes {
+        if let Some(record) = record(shadow, change) {
+            shadow.apply(&record);
+            records.push(record);
         }
     }
+    records
+}
 
-    /// What is read is what was written.
-    fn check(&self, reader: &LogReader) {
-        for log in &self.removed {
-            let page = reader.page(LogNumber(*log), Sequence(0), Sequence(1), 1);
-            assert!(matches!(page, Err(ReadError::Gone)), "log {log}");
-        }
-        for (&number, &(first, last)) in &self.logs {
-            let log = LogNumber(number);
-            let (sequences, gaps) = read(reader, log, 0, last, 700);
-            assert_eq!(
-                sequences,
-                (first..=last).collect::<Vec<_>>(),
-                "log {number}"
-            );
-            let gap = MissingRange {
-                from: Sequence(1),
-                to: Sequence(first - 1),
-                cause: GapCause::Retention,
-            };
-            assert_eq!(
-                gaps,
-                Vec::from_iter((first > 1).then_some(gap)),
-                "log {number}"
-            );
-            let ids = reader
-                .ids(log, Sequence(0), Sequence(last), 10_000)
-                .unwrap();
-            let expected: Vec<_> = (first..=last).map(|sequence| id(log, sequence)).collect();
-            assert_eq!(ids.ids, expected, "log {number}");
-            let all: Vec<_> = (1..=last + 1).map(|sequence| id(log, sequence)).collect();
-            let found = reader.find(log, &all, Sequence(last)).unwrap();
-            for (sequence, found) in (1..).zip(found) {
-                let expected = (first..=last)
-                    .contains(&sequence)
-                    .then_some(Sequence(sequence));
-                assert_eq!(found, expected, "publication {sequence} of log {number}");
-            }
-        }
-    }
+/// What was recovered is what was written.
+fn check_recovered(shadow: &Shadow, recovered: &Recovered) {
+    assert_eq!(shadow.difference(recovered), None);
+    assert_eq!(recovered.uncertain, vec![]);
+    // Of sled's files any part may be lost with the power.
+    let mut damage = recovered.report.damage.iter();
+    let other = damage.find(|line| !line.starts_with("the catalogue"));
+    assert_eq!(other, None);
 }
 
 fn small(dir: &Path) -> Options {
@@ -222,42 +131,27 @@ fn small(dir: &Path) -> Options {
     }
 }
 
-/// Ends a data log as a power cut would: of what was not synced, some sectors never reached the disk.
-fn cut_power(log: DataLog, dir: &Path, lost: u64) {
-    const SECTOR: usize = 64;
-    let journals = log.journal_files();
+/// Ends a data log with a power cut.
+fn cut_power(log: DataLog, disk: &Disk, seed: u64) {
+    disk.seed(seed);
+    disk.end(End::PowerCut);
     drop(log);
-    for journal in journals {
-        let volatile = journal.volatile();
-        let Ok(mut bytes) = fs::read(journal.path()) else {
-            continue; // it was sealed meanwhile
-        };
-        let unsynced = &mut bytes[volatile.start as usize..volatile.end as usize];
-        for (number, sector) in unsynced.chunks_mut(SECTOR).enumerate() {
-            if lost >> (number % 64) & 1 == 1 {
-                sector.fill(0);
-            }
-        }
-        fs::write(journal.path(), bytes).unwrap();
-    }
-    let running = fs::read_to_string(dir.join("running")).unwrap();
-    let (_, rest) = running.split_once('\n').unwrap();
-    fs::write(dir.join("running"), format!("another boot\n{rest}")).unwrap();
+    disk.revive();
 }
 
 /// Whether the last commit that was to end before its last step did.
 fn run(operations: &[Operation]) -> bool {
     let mut ended_in_commit = false;
-    let dir = tempfile::tempdir().unwrap();
-    let mut model = Model::default();
+    let disk = Disk::new(0);
+    let dir = disk.dir();
+    let mut model = Shadow::default();
     // As of each batch that a power cut could take, and the one before.
     let mut volatile = vec![model.clone()];
-    let mut log = DataLog::open(small(dir.path())).unwrap().0;
+    let mut log = DataLog::open(small(&dir)).unwrap().0;
     for operation in operations {
         match operation {
             Operation::Write(changes) => {
-                let records = changes.iter().filter_map(|change| model.apply(change));
-                log.write(&records.collect::<Vec<_>>()).unwrap();
+                log.write(&records(&mut model, changes)).unwrap();
                 volatile.push(model.clone());
             }
             Operation::Sync => {
@@ -267,7 +161,7 @@ fn run(operations: &[Operation]) -> bool {
             Operation::EndJournal => {
                 // No journal is ever handed over empty.
                 let put = Change::Put { key: 7, value: 7 };
-                log.write(&Vec::from_iter(model.apply(&put))).unwrap();
+                log.write(&records(&mut model, &[put])).unwrap();
                 log.end_journal();
                 volatile = vec![model.clone()];
             }
@@ -275,35 +169,35 @@ fn run(operations: &[Operation]) -> bool {
                 log.settle();
                 volatile = vec![model.clone()];
             }
-            Operation::CutPower(lost) => {
-                cut_power(log, dir.path(), *lost);
-                let (reopened, recovered) = DataLog::open(small(dir.path())).unwrap();
+            Operation::CutPower(seed) => {
+                cut_power(log, &disk, *seed);
+                let (reopened, recovered) = DataLog::open(small(&dir)).unwrap();
                 assert!(recovered.unclean_boot);
                 let left = volatile.iter().rev();
-                let mut left = left.filter(|model| model.is_what_was_recovered(&recovered));
+                let mut left = left.filter(|model| model.difference(&recovered).is_none());
                 model = left.next().expect("a state from the last sync on").clone();
-                model.check_recovered(&recovered);
+                check_recovered(&model, &recovered);
                 volatile = vec![model.clone()];
                 log = reopened;
             }
             Operation::EndInCommit(steps, how) => {
                 // No journal is ever handed over empty.
                 let put = Change::Put { key: 7, value: 7 };
-                log.write(&Vec::from_iter(model.apply(&put))).unwrap();
+                log.write(&records(&mut model, &[put])).unwrap();
                 log.settle();
                 log.allow_steps(*steps);
                 log.end_journal();
                 log.backlog().wait_until_still();
                 ended_in_commit = log.backlog().space().full;
                 match how {
-                    How::CutPower => cut_power(log, dir.path(), u64::MAX),
+                    How::CutPower => cut_power(log, &disk, *steps),
                     How::Crash | How::LoseCatalogue => drop(log),
                 }
                 if matches!(how, How::LoseCatalogue) {
-                    fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
+                    fs::remove_dir_all(dir.join("catalogue")).unwrap();
                 }
-                let (reopened, recovered) = DataLog::open(small(dir.path())).unwrap();
-                model.check_recovered(&recovered);
+                let (reopened, recovered) = DataLog::open(small(&dir)).unwrap();
+                check_recovered(&model, &recovered);
                 volatile = vec![model.clone()];
                 log = reopened;
             }
@@ -313,10 +207,10 @@ fn run(operations: &[Operation]) -> bool {
                     _ => drop(log),
                 }
                 if matches!(ending, Operation::LoseCatalogue) {
-                    fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
+                    fs::remove_dir_all(dir.join("catalogue")).unwrap();
                 }
-                let (reopened, recovered) = DataLog::open(small(dir.path())).unwrap();
-                model.check_recovered(&recovered);
+                let (reopened, recovered) = DataLog::open(small(&dir)).unwrap();
+                check_recovered(&model, &recovered);
                 volatile = vec![model.clone()];
                 log = reopened;
             }
@@ -326,8 +220,8 @@ fn run(operations: &[Operation]) -> bool {
     log.settle();
     model.check(&log.reader());
     log.close().unwrap();
-    let (_, recovered) = DataLog::open(small(dir.path())).unwrap();
-    model.check_recovered(&recovered);
+    let (_, recovered) = DataLog::open(small(&dir)).unwrap();
+    check_recovered(&model, &recovered);
     ended_in_commit
 }
 
