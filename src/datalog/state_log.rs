@@ -308,8 +308,10 @@ impl StateLog {
         let tail = self.read(begin..len)?;
         let mut at = 0;
         while at < tail.len() {
-            if self.take_end(&tail[at..], begin + at as u64) {
-                self.is_damaged = true;
+            let (offset, whole) = (begin + at as u64, self.end.offset);
+            if self.take_end(&tail[at..], offset) {
+                // Of the last one, the padding alone may be cut.
+                self.is_damaged |= offset > whole;
                 at = (self.end.offset - begin) as usize;
             } else {
                 at += ALIGNMENT;
@@ -333,10 +335,13 @@ impl StateLog {
         true
     }
 
+    /// What is in the file; the zeros that the last batch is padded with may be cut.
     pub(crate) fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
-        let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, range.start)?;
+        let len = |range: Range<u64>| usize::try_from(range.end.saturating_sub(range.start));
+        let mut bytes = vec![0; len(range.clone()).map_err(io::Error::other)?];
+        let end = range.end.min(self.file.len()?);
+        let there = len(range.start..end).map_err(io::Error::other)?;
+        self.file.read_exact_at(&mut bytes[..there], range.start)?;
         Ok(bytes)
     }
 }
@@ -480,6 +485,17 @@ mod tests {
             let batch = Batch::read(&whole, STORE).unwrap().len();
             batch + Batch::read(&whole[batch..], STORE).unwrap().len()
         };
+        let (unpadded, _) = peek(&whole[begin_of_last..]).unwrap();
+        assert!(begin_of_last + unpadded < whole.len());
+        for cut in begin_of_last + unpadded..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let log = StateLog::open(dir.path(), STORE).unwrap();
+            assert_eq!(log.generation(), 3, "cut at {cut}");
+            assert!(!log.is_damaged() && log.torn().unwrap().is_none());
+            assert_eq!(log.generations_above(2).unwrap(), Some(vec![3]));
+            log.write_again().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
         // Of the padding nothing is needed.
         for cut in begin_of_last + 1..=whole.len() - ALIGNMENT {
             fs::write(&path, &whole[..cut]).unwrap();
