@@ -5,6 +5,8 @@
 //! own tests.
 
 #[cfg(feature = "server")]
+mod access;
+#[cfg(feature = "server")]
 mod actors;
 #[cfg(feature = "client")]
 pub mod client;

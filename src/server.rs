@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    access::Authenticator,
     actors::{
         commands::Commands,
         data_logger::{CloseLog, DataLogger},
@@ -233,6 +234,7 @@ impl Parts {
         };
         events.go_to(&pubsub);
         let backend = Backend {
+            authenticator: Arc::new(Authenticator::default()),
             neighbours: Neighbours::new(&pubsub, &fetchers),
             releasers: [logger.clone().recipient(), pubsub.clone().recipient()],
             health: pubsub.clone().recipient(),

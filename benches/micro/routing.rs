@@ -4,8 +4,8 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use infotainer::{
     domain::{
-        Broker, BrokerLimits, ConnectionId, Defaults, Identity, KnownIds, LogNumber, ReplyTo,
-        broker::RestoredState,
+        Broker, BrokerLimits, ConnectionId, Defaults, Identity, KnownIds, LogNumber, Principal,
+        ReplyTo, broker::RestoredState,
     },
     protocol::{
         ClientCommand, Durability, Kind, Limits, PublicationId, Request, RequestId, Retention,
@@ -107,11 +107,16 @@ fn serving(
 ) -> (Broker, ConnectionId) {
     let mut broker = broker(durability);
     let publisher = ConnectionId::new(0, 0);
-    broker.connect(publisher, Identity::Transient, NOW);
+    broker.connect(publisher, Identity::Transient, &Principal::anonymous(), NOW);
     // As many as a session may hold.
     for (number, subscriptions) in subscriptions.chunks(100).enumerate() {
         let subscriber = ConnectionId::new(0, 1 + number as u64);
-        broker.connect(subscriber, Identity::Transient, NOW);
+        broker.connect(
+            subscriber,
+            Identity::Transient,
+            &Principal::anonymous(),
+            NOW,
+        );
         for subscription in subscriptions {
             let subscribe = Subscribe {
                 subscription: subscription.clone(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{messages::Incoming, session::Conversation, worker::Worker};
 use crate::{
     connection::Connection,
-    domain::Identity,
+    domain::{Identity, Principal},
     protocol::{
         ClientCommand, ErrorCode, ServerError,
         codec::{Rejection, decode_request},
@@ -28,8 +28,8 @@ pub(crate) struct Commands {
 
 impl Conversation for Commands {
     /// The connection is announced, and opened by the answer to that.
-    fn begin(worker: &Worker, connection: &Connection, identity: Identity) {
-        worker.announce(connection, identity);
+    fn begin(worker: &Worker, connection: &Connection, identity: Identity, principal: Principal) {
+        worker.announce(connection, identity, principal);
     }
 
     fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes) {

@@ -3,7 +3,7 @@
 //! Owns nothing but that. Reading, credit, outbox, heartbeat and closing are the server's; there is no data log, and nobody behind the
 //! workers: what they send goes to [`Nobody`].
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use actix::{
     Actor, Context, Handler, Message,
@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use super::{neighbours::Neighbours, session::Conversation, worker::Worker};
 use crate::{
     connection::{Connection, Credited},
-    domain::Identity,
+    domain::{Identity, Principal},
     http::Backend,
     protocol::frame::{encode_binary, encode_text},
 };
@@ -25,7 +25,7 @@ pub(crate) struct Echo;
 
 impl Conversation for Echo {
     /// Nobody has to be asked, and there is no `Welcome`.
-    fn begin(_: &Worker, connection: &Connection, _: Identity) {
+    fn begin(_: &Worker, connection: &Connection, _: Identity, _: Principal) {
         connection.open(false);
     }
 
@@ -84,6 +84,7 @@ impl<M: Message> Handler<M> for Nobody {
 pub(crate) fn backend() -> Backend {
     let nobody = Nobody.start();
     Backend {
+        authenticator: Arc::default(),
         neighbours: Neighbours::new(&nobody, &nobody),
         releasers: [nobody.clone().recipient(), nobody.clone().recipient()],
         health: nobody.recipient(),

@@ -7,7 +7,7 @@ use actix::Message;
 
 use crate::{
     datalog::{Page, ReadError},
-    domain::{ConnectionId, Handed, Identity, LogNumber},
+    domain::{ConnectionId, Handed, Identity, LogNumber, Principal},
     protocol::{Request, Sequence, SubscriptionId, codec::Rejection},
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct MayConnect(pub(crate) Identity);
 pub(crate) struct Connect {
     pub(crate) connection: ConnectionId,
     pub(crate) identity: Identity,
+    pub(crate) principal: Principal,
 }
 
 /// What one read of a connection brought, in order.

@@ -165,9 +165,12 @@ impl PubSubService {
 
     fn connect(&mut self, message: &Connect, ctx: &mut Context<Self>) {
         let now = self.read_clock();
-        let taken_over = self
-            .broker
-            .connect(message.connection, message.identity, now);
+        let Connect {
+            connection,
+            identity,
+            ref principal,
+        } = *message;
+        let taken_over = self.broker.connect(connection, identity, principal, now);
         if let Some(old) = taken_over {
             self.take_over(old, ctx);
         }

@@ -27,7 +27,7 @@ use futures_core::Stream;
 use super::worker::Worker;
 use crate::{
     connection::{Connection, FrameReader, Phase, Received},
-    domain::Identity,
+    domain::{Identity, Principal},
 };
 
 /// How many times a task polls its session before others have their turn. A context takes 16 messages a time.
@@ -39,7 +39,7 @@ const MAX_READS: u32 = 2;
 /// What the messages of one connection mean. The server's is [`Commands`](super::commands::Commands).
 pub(crate) trait Conversation: Default + Unpin + 'static {
     /// The handshake was answered. Nothing is read until the connection is [open](Connection::open).
-    fn begin(worker: &Worker, connection: &Connection, identity: Identity);
+    fn begin(worker: &Worker, connection: &Connection, identity: Identity, principal: Principal);
 
     /// A binary message came whole.
     fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes);
@@ -199,7 +199,7 @@ pub(crate) struct ConnectionTask<C> {
     connection: Rc<Connection>,
     session: SessionStream,
     /// For whom the connection speaks, until its conversation begins.
-    identity: Option<Identity>,
+    beginning: Option<(Identity, Principal)>,
     conversation: PhantomData<C>,
 }
 
@@ -209,6 +209,7 @@ impl<C: Conversation> ConnectionTask<C> {
         worker: Rc<Worker>,
         connection: Rc<Connection>,
         identity: Identity,
+        principal: Principal,
         input: BytesMut,
     ) -> Self {
         let reader = Reader {
@@ -232,7 +233,7 @@ impl<C: Conversation> ConnectionTask<C> {
             worker,
             connection,
             session: Box::pin(session),
-            identity: Some(identity),
+            beginning: Some((identity, principal)),
             conversation: PhantomData,
         }
     }
@@ -247,9 +248,9 @@ impl<C: Conversation> Future for ConnectionTask<C> {
             return Poll::Ready(());
         }
         this.connection.set_waker(cx.waker());
-        if let Some(identity) = this.identity.take() {
+        if let Some((identity, principal)) = this.beginning.take() {
             this.worker.flush(&this.connection);
-            C::begin(&this.worker, &this.connection, identity);
+            C::begin(&this.worker, &this.connection, identity, principal);
         } else if this.connection.is_blocked() {
             this.worker.flush(&this.connection);
         }

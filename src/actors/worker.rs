@@ -29,12 +29,13 @@ use super::{
     neighbours::Neighbours,
 };
 use crate::{
+    access::Authenticator,
     config::Config,
     connection::{
         Connection, Credit, Credited, Gate, HeartbeatLimits, Permit, Phase, Socket, Written,
         budget_cost, tune,
     },
-    domain::{ConnectionId, Handed, Identity},
+    domain::{ConnectionId, Handed, Identity, Principal},
 };
 
 /// What one read of a socket may bring. One such buffer serves all connections of a worker.
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     pub(super) outbox_size: usize,
     pub(super) heartbeat: HeartbeatLimits,
     pub(super) neighbours: Neighbours,
+    #[allow(dead_code, reason = "the handshake asks it next")]
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(super) gate: Arc<Gate>,
     started: Instant,
     next_connection: Cell<u64>,
@@ -90,6 +93,7 @@ impl Worker {
         number: usize,
         config: &Config,
         neighbours: Neighbours,
+        authenticator: Arc<Authenticator>,
         gate: Arc<Gate>,
     ) -> Self {
         Self {
@@ -102,6 +106,7 @@ impl Worker {
                 config.write_timeout,
             ),
             neighbours,
+            authenticator,
             gate,
             started: Instant::now(),
             next_connection: Cell::new(0),
@@ -170,11 +175,17 @@ impl Worker {
     }
 
     /// Announces a connection whose handshake was answered.
-    pub(super) fn announce(&self, connection: &Connection, identity: Identity) {
+    pub(super) fn announce(
+        &self,
+        connection: &Connection,
+        identity: Identity,
+        principal: Principal,
+    ) {
         // Without waiting: one message for each connection, of which there is a limited number.
         self.neighbours.connect.do_send(Connect {
             connection: connection.id(),
             identity,
+            principal,
         });
     }
 }

@@ -1,6 +1,7 @@
 //! What is true: the subscription table, broadcast cursors, retention, sessions, as plain state machines that are handed the time and
 //! return effects. Knows no I/O, no clock, no actor and no CBOR.
 
+mod access;
 mod batch;
 pub mod broker;
 mod effect;
@@ -14,6 +15,7 @@ mod settings;
 mod state;
 mod subscription;
 
+pub use access::*;
 pub use batch::*;
 pub use broker::{Broker, BrokerLimits, KnownIds, Room};
 pub use effect::*;

@@ -22,8 +22,8 @@ use crate::{
         tests::shadow::Shadow,
     },
     domain::{
-        Broker, BrokerLimits, ConnectionId, Defaults, Effect, Identity, Read, ReplyTo, SealedBatch,
-        StateEntry, broker::RestoredState,
+        Broker, BrokerLimits, ConnectionId, Defaults, Effect, Identity, Principal, Read, ReplyTo,
+        SealedBatch, StateEntry, broker::RestoredState,
     },
     protocol::{
         ClientCommand, Durability, Epoch, ErrorCode, Limits, PublicationId, Request, RequestId,
@@ -459,7 +459,10 @@ impl World {
             _ => Identity::Durable(session(client)),
         };
         let now = Timestamp(self.now);
-        let old = self.running().broker.connect(connection, identity, now);
+        let old = self
+            .running()
+            .broker
+            .connect(connection, identity, &Principal::anonymous(), now);
         assert_eq!(old, None);
         self.clients[client].connection = Some(connection);
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::origin;
 use crate::{
     config::AllowedOrigins,
-    domain::Identity,
+    domain::{Identity, Principal},
     protocol::{SERVER, SUBPROTOCOL, SessionId},
 };
 
@@ -24,6 +24,8 @@ use crate::{
 pub(super) struct Accepted {
     /// For whom the connection speaks.
     pub(super) identity: Identity,
+    /// Who that is.
+    pub(super) principal: Principal,
     /// The answer.
     pub(super) head: Vec<u8>,
 }
@@ -87,6 +89,7 @@ pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accep
     }
     Ok(Accepted {
         identity,
+        principal: Principal::anonymous(),
         head: accept(key, offers),
     })
 }

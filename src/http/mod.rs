@@ -28,6 +28,7 @@ use actix_web::dev::AppConfig;
 use tokio::net::TcpListener;
 
 use crate::{
+    access::Authenticator,
     actors::{
         hub::Hub, hubs::RegisterHub, neighbours::Neighbours, pubsub_service::CheckHealth,
         session::Conversation, worker::Worker,
@@ -45,6 +46,8 @@ const MAX_HANDSHAKES: usize = 4096;
 
 /// Whom HTTP's side of the server speaks to.
 pub(crate) struct Backend {
+    /// Who judges tokens.
+    pub(crate) authenticator: Arc<Authenticator>,
     /// Whom the workers send to.
     pub(crate) neighbours: Neighbours,
     /// Who releases effects, and therefore has to know each worker's Hub.
@@ -64,6 +67,7 @@ pub(crate) fn serve<C: Conversation>(
     backend: Backend,
 ) -> io::Result<Server> {
     let Backend {
+        authenticator,
         neighbours,
         releasers,
         health,
@@ -77,7 +81,13 @@ pub(crate) fn serve<C: Conversation>(
         .disable_signals();
     let server = server.listen("infotainer", listener.into_std()?, move || {
         let number = next_worker.fetch_add(1, Relaxed);
-        let worker = Worker::new(number, &config, neighbours.clone(), Arc::clone(&gate));
+        let worker = Worker::new(
+            number,
+            &config,
+            neighbours.clone(),
+            Arc::clone(&authenticator),
+            Arc::clone(&gate),
+        );
         let worker = Rc::new(worker);
         let hub = Hub::new(Rc::clone(&worker)).start();
         let registration = RegisterHub {

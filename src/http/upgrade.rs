@@ -18,7 +18,7 @@ use crate::{
     },
     config::Config,
     connection::{Permit, Socket},
-    domain::Identity,
+    domain::{Identity, Principal},
 };
 
 /// Judges an upgrade request, answers it, and lets the connection live on a task of its own.
@@ -52,13 +52,18 @@ fn open<C: Conversation>(
     permit: Rc<Permit>,
     limit: Duration,
 ) {
-    let Accepted { identity, head } = accepted;
+    let Accepted {
+        identity,
+        principal,
+        head,
+    } = accepted;
+    let entrance = (identity, principal);
     match identity {
-        Identity::Transient => start::<C>(&worker, identity, &head, socket, input, permit),
+        Identity::Transient => start::<C>(&worker, entrance, &head, socket, input, permit),
         Identity::Durable(_) => {
             spawn(async move {
                 if worker.may_connect(identity).await && permit.is_granted() {
-                    start::<C>(&worker, identity, &head, socket, input, permit);
+                    start::<C>(&worker, entrance, &head, socket, input, permit);
                 } else {
                     refuse(socket, Refusal::Full, limit);
                 }
@@ -69,7 +74,7 @@ fn open<C: Conversation>(
 
 fn start<C: Conversation>(
     worker: &Rc<Worker>,
-    identity: Identity,
+    (identity, principal): (Identity, Principal),
     head: &[u8],
     socket: Socket,
     input: BytesMut,
@@ -80,6 +85,7 @@ fn start<C: Conversation>(
             Rc::clone(worker),
             connection,
             identity,
+            principal,
             input,
         ));
     }

@@ -1,7 +1,7 @@
 //! Connections and the sessions behind them.
 
 use super::{
-    super::{Handed, Held, Identity, Restored, Session, WelcomeEffect, state},
+    super::{Handed, Held, Identity, Principal, Restored, Session, WelcomeEffect, state},
     Broker,
     subscribing::PREFETCH,
 };
@@ -29,6 +29,7 @@ impl Broker {
         &mut self,
         connection: ConnectionId,
         identity: Identity,
+        _principal: &Principal,
         now: Timestamp,
     ) -> Option<ConnectionId> {
         let (id, durable) = match identity {

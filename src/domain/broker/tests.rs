@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    domain::{Handed, Identity, SealedBatch, Start, WelcomeEffect, Workers},
+    domain::{Handed, Identity, Principal, SealedBatch, Start, WelcomeEffect, Workers},
     protocol::{
         Acknowledge, Acknowledged, ClientCommand, CreateSubscription, Epoch, Kind, Patch, Request,
         RequestId, Retention, SettingsPatch, SubmitPublication, Subscribe, SubscribeFrom,
@@ -105,7 +105,12 @@ impl Bench {
         );
         let mut bench = Self { broker, disk, now };
         for connection in [ALICE, BOB] {
-            bench.broker.connect(connection, Identity::Transient, now);
+            bench.broker.connect(
+                connection,
+                Identity::Transient,
+                &Principal::anonymous(),
+                now,
+            );
         }
         bench.commit();
         bench
@@ -234,9 +239,12 @@ impl Bench {
     }
 
     fn connect(&mut self, connection: ConnectionId, session: SessionId) -> WelcomeEffect {
-        let old = self
-            .broker
-            .connect(connection, Identity::Durable(session), self.now);
+        let old = self.broker.connect(
+            connection,
+            Identity::Durable(session),
+            &Principal::anonymous(),
+            self.now,
+        );
         assert_eq!(old, None);
         let mut effects = self.commit();
         match effects.remove(0) {
@@ -572,9 +580,12 @@ fn a_taken_over_connection_changes_nothing_and_the_new_one_waits_for_its_cursors
     }
     bench.connect(connection(3), session);
     bench.start(connection(3), "a", Some(SubscribeFrom::First), None);
-    let old = bench
-        .broker
-        .connect(connection(4), Identity::Durable(session), bench.now);
+    let old = bench.broker.connect(
+        connection(4),
+        Identity::Durable(session),
+        &Principal::anonymous(),
+        bench.now,
+    );
     assert_eq!(old, Some(connection(3)));
     bench.send(connection(3), submission("a"));
     // Dropped, but not without a word: it is under way no longer.
@@ -607,9 +618,12 @@ fn a_connection_that_ends_while_it_is_taken_over_tells_its_cursors() {
     bench.connect(connection(3), session);
     bench.start(connection(3), "a", None, None);
     bench.submit("a");
-    let old = bench
-        .broker
-        .connect(connection(4), Identity::Durable(session), bench.now);
+    let old = bench.broker.connect(
+        connection(4),
+        Identity::Durable(session),
+        &Principal::anonymous(),
+        bench.now,
+    );
     assert_eq!(old, Some(connection(3)));
     assert!(bench.commit().is_empty());
     let handed = [Handed {
@@ -635,10 +649,12 @@ fn a_session_forgotten_during_a_takeover_begins_anew() {
     let mut bench = Bench::new();
     bench.connect(connection(3), session);
     for (number, old) in [(4, connection(3)), (5, connection(4))] {
-        let taken_over =
-            bench
-                .broker
-                .connect(connection(number), Identity::Durable(session), bench.now);
+        let taken_over = bench.broker.connect(
+            connection(number),
+            Identity::Durable(session),
+            &Principal::anonymous(),
+            bench.now,
+        );
         assert_eq!(taken_over, Some(old));
     }
     bench.broker.disconnected(connection(5), &[], bench.now);
@@ -684,7 +700,9 @@ fn a_session_that_holds_nothing_is_not_resumed_even_if_its_end_is_not_told_yet()
     let mut bench = Bench::new();
     bench.connect(connection(3), session);
     let identity = Identity::Durable(session);
-    let fenced = bench.broker.connect(connection(4), identity, bench.now);
+    let fenced = bench
+        .broker
+        .connect(connection(4), identity, &Principal::anonymous(), bench.now);
     assert_eq!(fenced, Some(connection(3)));
     bench.broker.taken_over(connection(3), &[]);
     let released = bench.commit();
@@ -759,7 +777,12 @@ fn the_first_name_used_is_shown_and_stays() {
     bench.submit("a");
     assert_eq!(shown(&mut bench).as_deref(), Some("a"));
     let mut bench = bench.restart();
-    bench.broker.connect(ALICE, Identity::Transient, bench.now);
+    bench.broker.connect(
+        ALICE,
+        Identity::Transient,
+        &Principal::anonymous(),
+        bench.now,
+    );
     bench.commit();
     assert_eq!(shown(&mut bench).as_deref(), Some("a"));
 }
@@ -1058,9 +1081,12 @@ fn a_session_welcomed_by_a_failed_batch_is_not_served_what_was_taken_back() {
     bench.broker.disconnected(connection(3), &[], bench.now);
     bench.commit();
     bench.send(ALICE, submission("a"));
-    bench
-        .broker
-        .connect(connection(4), Identity::Durable(session), bench.now);
+    bench.broker.connect(
+        connection(4),
+        Identity::Durable(session),
+        &Principal::anonymous(),
+        bench.now,
+    );
     let batch = bench.broker.take_logged().unwrap();
     bench.broker.commit_failed(Some(batch), true);
     let welcome = bench.commit().into_iter().find_map(|effect| match effect {
