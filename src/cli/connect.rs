@@ -3,7 +3,12 @@
 //! The connection's task has a thread of its own: a command that waits for whoever reads its stdout answers the server's
 //! heartbeats all the same.
 
-use std::{future::Future, time::Duration};
+use std::{
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use infotainer::{
@@ -37,6 +42,28 @@ pub(super) struct ServerArgs {
     #[arg(default_value = DEFAULT_SERVER)]
     server: String,
 
+    /// Trust servers with a certificate issued by one of these, in PEM (wss://) [default: those that the system trusts]
+    #[arg(long, env = "INFOTAINER_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// The certificate to show to a server that wants to see one, in PEM (wss://) [default: none]
+    #[arg(
+        long,
+        env = "INFOTAINER_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "client_key"
+    )]
+    client_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, in PEM [default: none]
+    #[arg(
+        long,
+        env = "INFOTAINER_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "client_cert"
+    )]
+    client_key: Option<PathBuf>,
+
     /// How long to wait for an answer of the server
     #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "30s")]
     timeout: Duration,
@@ -60,6 +87,12 @@ impl ServerArgs {
         if let Some(session) = session {
             builder = builder.session(session);
         }
+        if let Some(ca) = &self.ca {
+            builder = builder.certificate_authority(read(ca)?);
+        }
+        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
+            builder = builder.client_certificate(read(chain)?, read(key)?);
+        }
         let client = builder.connect().await.map_err(|error| {
             let failure = match error {
                 ConnectionError::Io(error) => Failure::Failed(error.to_string()),
@@ -70,6 +103,12 @@ impl ServerArgs {
         tokio::spawn(tell(client.status(), notes.clone()));
         Ok(client)
     }
+}
+
+/// The file of a certificate or a key.
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(file)
+        .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }
 
 /// Tells when the connection is lost, and when it is there again; not of every attempt between.

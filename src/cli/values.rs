@@ -22,7 +22,8 @@ use super::logging::Format;
 pub(super) const UNITS: &str = "SIZE is a whole number with nothing (bytes), KiB, MiB or GiB; DURATION one with ms, s, m, h or d.";
 
 /// What a server's URL must be.
-pub(super) const SERVER: &str = "the URL of a server, such as ws://127.0.0.1:8949/ws";
+pub(super) const SERVER: &str =
+    "the URL of a server, such as ws://127.0.0.1:8949/ws or wss://example.com/ws";
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()

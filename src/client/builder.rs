@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
     Client, ConnectionError, Reconnect, Status, backoff::Backoff, buffer::Bound,
-    connection::Connection, core::Core, handle::Handle, socket::Endpoint,
+    connection::Connection, core::Core, handle::Handle, socket::Endpoint, tls::Tls,
 };
 use crate::protocol::SessionId;
 
@@ -22,6 +22,7 @@ pub(super) const BUFFER: Bound = Bound {
 pub struct Builder {
     url: String,
     session: Option<SessionId>,
+    tls: Tls,
     reconnect: Reconnect,
     in_flight: usize,
     connect_timeout: Duration,
@@ -33,6 +34,7 @@ impl Builder {
         Self {
             url: url.to_owned(),
             session: None,
+            tls: Tls::default(),
             reconnect: Reconnect::default(),
             in_flight: 256,
             connect_timeout: Duration::from_secs(10),
@@ -47,6 +49,23 @@ impl Builder {
     /// first one ends with 4502 and does not come back.
     pub fn session(mut self, id: SessionId) -> Self {
         self.session = Some(id);
+        self
+    }
+
+    /// Trusts servers whose certificates were issued by one of these, in PEM, in place of those that the system trusts. For `wss://`.
+    pub fn certificate_authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.authorities = Some(pem.into());
+        self
+    }
+
+    /// Shows this certificate to a server that wants to see one: the certificate with those that lead to its CA, and its private key, both
+    /// in PEM. For `wss://`.
+    pub fn client_certificate(
+        mut self,
+        chain: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.tls.own = Some((chain.into(), key.into()));
         self
     }
 
@@ -102,7 +121,7 @@ impl Builder {
     /// Gives the client at once, which connects in the background and does not mind if the server is not there yet. Requests wait.
     ///
     /// # Errors
-    /// If the URL is none that can be used.
+    /// If the URL is none that can be used, or a certificate that was given is none.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time.
@@ -114,7 +133,10 @@ impl Builder {
         self,
         first: Option<oneshot::Sender<Result<(), ConnectionError>>>,
     ) -> Result<Client, ConnectionError> {
-        let endpoint = Endpoint::new(&self.url, self.session)?;
+        let mut endpoint = Endpoint::new(&self.url, self.session)?;
+        if endpoint.is_encrypted() {
+            endpoint.trust(self.tls.config()?);
+        }
         let (sender, commands) = mpsc::unbounded_channel();
         let (status, watched) = watch::channel(Status::Connecting);
         let is_durable = self.session.is_some();

@@ -2,17 +2,23 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use super::tls;
 use crate::protocol::{ErrorCode, PublicationId, ServerError, ServerResponse};
 
 /// Why there is no connection, or no longer one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The URL is none that this client can use.
-    #[error("the URL of a server looks like ws://host:port/ws, not like {0:?}")]
+    #[error(
+        "the URL of a server looks like ws://host:port/ws or wss://host:port/ws, not like {0:?}"
+    )]
     Url(String),
     /// Nothing listens there, or the network failed.
     #[error("the connection failed: {0}")]
     Io(#[source] Arc<io::Error>),
+    /// Server and client do not trust each other's certificates, or one of them does not speak TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The handshake was answered with another status than 101.
     #[error("the server refused the connection with status {status}")]
     Refused {
@@ -63,6 +69,8 @@ impl ConnectionError {
                 (400..500).contains(status) && !matches!(status, 408 | 425 | 429)
             }
             Self::Closed { code, .. } => (4500..5000).contains(code) || FAULTS.contains(code),
+            // A certificate is renewed while the client lives.
+            Self::Tls(_) => false,
             Self::Io(_) | Self::Protocol(_) | Self::TimedOut | Self::Silent | Self::Broken => false,
         }
     }
@@ -78,7 +86,7 @@ impl ConnectionError {
 
 impl From<io::Error> for ConnectionError {
     fn from(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
+        tls::objection(&error).unwrap_or_else(|| Self::Io(Arc::new(error)))
     }
 }
 

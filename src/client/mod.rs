@@ -62,6 +62,7 @@ mod publish;
 mod queue;
 mod socket;
 mod subscription;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,15 +5,17 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         self, ClientRequestBuilder, Message,
         http::Uri,
@@ -36,39 +38,55 @@ pub(super) struct Endpoint {
     uri: Uri,
     host: String,
     port: u16,
+    /// Whom to trust, where the URL is `wss://`.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Endpoint {
-    /// `url` is `ws://host:port/ws`; port 80 and the path `/ws` need not be said.
+    /// `url` is `ws://host:port/ws` or `wss://host:port/ws`; port 80 or 443 and the path `/ws` need not be said.
     pub(super) fn new(url: &str, session: Option<SessionId>) -> Result<Self, ConnectionError> {
         let wrong = || ConnectionError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let (Some("ws"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(wrong());
+        let (scheme, usual_port) = match uri.scheme_str() {
+            Some("ws") => ("ws", 80),
+            Some("wss") => ("wss", 443),
+            _ => return Err(wrong()),
         };
+        let host = uri.host().ok_or_else(wrong)?;
         let host = host
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri.port_u16().unwrap_or(usual_port);
         let authority = uri.authority().ok_or_else(wrong)?;
         let path = match uri.path().trim_end_matches('/') {
             "" => "/ws",
             path => path,
         };
         let session = session.map_or(String::new(), |SessionId(id)| format!("/{id}"));
-        let uri = format!("ws://{authority}{path}{session}");
+        let uri = format!("{scheme}://{authority}{path}{session}");
         Ok(Self {
             uri: uri.parse().map_err(|_| wrong())?,
             host,
             port,
+            tls: None,
         })
+    }
+
+    /// Whether it has to be told whom to trust.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.uri.scheme_str() == Some("wss")
+    }
+
+    /// Whom to trust.
+    pub(super) fn trust(&mut self, tls: ClientConfig) {
+        self.tls = Some(Arc::new(tls));
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Whether writing failed. What the server said before has still to be read: it may say why.
     is_write_broken: bool,
     ended: Option<ConnectionError>,
@@ -84,9 +102,14 @@ impl Socket {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let (stream, _response) = client_async_with_config(request, tcp, Some(config))
-            .await
-            .map_err(failed)?;
+        let connector = match &endpoint.tls {
+            Some(tls) => Connector::Rustls(Arc::clone(tls)),
+            None => Connector::Plain,
+        };
+        let (stream, _response) =
+            client_async_tls_with_config(request, tcp, Some(config), Some(connector))
+                .await
+                .map_err(failed)?;
         Ok(Self {
             stream,
             is_write_broken: false,
@@ -230,6 +253,7 @@ mod tests {
             ("ws://localhost", "ws://localhost/ws", "localhost", 80),
             ("ws://[::1]:8949/", "ws://[::1]:8949/ws", "::1", 8949),
             ("ws://a:1/x/ws/", "ws://a:1/x/ws", "a", 1),
+            ("wss://a", "wss://a/ws", "a", 443),
         ] {
             assert_eq!(endpoint(url), (uri.into(), host.into(), port));
         }
@@ -251,7 +275,7 @@ mod tests {
             "",
             "localhost:8949",
             "http://a/ws",
-            "wss://a/ws",
+            "wss:///ws",
             "ws://",
             "ws:///ws",
         ] {

@@ -49,7 +49,8 @@ fn a_server_that_does_not_answer_ends_it_with_3() {
 
 #[test]
 fn a_bad_url_ends_every_command_with_2_its_variable_what_it_got_and_what_it_wants() {
-    let wants = "must be the URL of a server, such as ws://127.0.0.1:8949/ws";
+    let wants =
+        "must be the URL of a server, such as ws://127.0.0.1:8949/ws or wss://example.com/ws";
     for command in COMMANDS {
         let said = sentence(&infotainer(command, &[("INFOTAINER_URL", "http://a")]), 2);
         assert_eq!(
