@@ -97,6 +97,10 @@ pub struct Config {
     /// The web origins whose pages may connect, besides the server's own. Default none.
     pub allowed_origins: AllowedOrigins,
 
+    /// The certificate with which connections are encrypted (TLS 1.2 and 1.3). Default none: they are not. Costs some memory for each
+    /// connection.
+    pub tls: Option<TlsFiles>,
+
     /// The retention of subscriptions that are made without one. Default no limit, so that logs grow until the disk is full.
     /// Each limit is at least 1; `max_age` is in milliseconds.
     pub retention: Retention,
@@ -136,6 +140,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(10),
             session_expiry: DAY,
             allowed_origins: AllowedOrigins::default(),
+            tls: None,
             retention: Retention::default(),
             memory_log: 64 * MIB,
             journal_size: 32 * MIB,
@@ -218,6 +223,17 @@ impl Config {
             None => Ok(()),
         }
     }
+}
+
+/// What TLS needs: files in PEM, which are read again when they change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate, and behind it those that lead to its CA.
+    pub certificate: PathBuf,
+    /// The certificate's private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+    /// With these, only clients that show a certificate which was issued by one of them are let in.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The web origins whose pages may connect. A page of the server's own origin, and whoever sends no `Origin`, always may.

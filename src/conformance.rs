@@ -28,7 +28,7 @@ pub fn echo(address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> io::Result<(
     System::new().block_on(async move {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let server = http::serve::<Echo>(listener, &Arc::new(config), echo::backend())?;
+        let server = http::serve::<Echo>(listener, None, &Arc::new(config), echo::backend())?;
         ready(address);
         server.await
     })

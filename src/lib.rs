@@ -8,6 +8,8 @@
 mod access;
 #[cfg(feature = "server")]
 mod actors;
+#[cfg(feature = "server")]
+mod certificates;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
@@ -39,8 +41,12 @@ mod http;
 mod memory;
 pub mod protocol;
 #[cfg(feature = "server")]
+mod reload;
+#[cfg(feature = "server")]
 mod server;
 
+#[cfg(feature = "server")]
+pub use certificates::CertificateError;
 #[cfg(feature = "server")]
 pub use config::Config;
 #[cfg(feature = "server")]

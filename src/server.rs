@@ -14,11 +14,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use actix::{Actor, Addr, Arbiter, SyncArbiter, System};
+use actix::{Actor, Addr, Arbiter, Recipient, SyncArbiter, System};
 use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    signal::unix::{SignalKind, signal},
     sync::oneshot,
     time::timeout,
 };
@@ -32,14 +31,18 @@ use crate::{
         log_reader::{CommittedIds, LogFetcher},
         messages::Disconnected,
         neighbours::Neighbours,
-        pubsub_service::{CommitFailed, Drain, PubSubService, SpaceChanged, StopAccepting},
+        pubsub_service::{
+            CheckHealth, CommitFailed, Drain, PubSubService, SpaceChanged, StopAccepting,
+        },
     },
+    certificates::{CertificateError, Certificates},
     config::{Config, ConfigError},
     datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
     domain::{Broker, BrokerLimits, Defaults, broker::RestoredState},
     http::{self, Backend},
     memory,
     protocol::{Limits, Timestamp},
+    reload::Reloads,
 };
 
 /// Connections that wait to be accepted: enough for all clients of a server that restarts to come back at once.
@@ -62,10 +65,18 @@ pub struct Server;
 /// A server that runs on threads of its own. It goes on when this is dropped.
 #[derive(Debug)]
 pub struct RunningServer {
-    address: SocketAddr,
-    report: RecoveryReport,
+    started: Started,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<Result<(), StopError>>,
+}
+
+/// What is known of a server once it runs.
+#[derive(Debug)]
+struct Started {
+    address: SocketAddr,
+    report: RecoveryReport,
+    health: Recipient<CheckHealth>,
+    reloads: Reloads,
 }
 
 /// Why a server did not start.
@@ -74,6 +85,9 @@ pub enum StartError {
     /// A setting is out of its range.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The files for TLS can't be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] CertificateError),
     /// The data directory can't be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -115,9 +129,9 @@ impl Server {
             .spawn(move || {
                 System::new().block_on(async move {
                     match Parts::start(config).await {
-                        Ok((parts, address, report)) => {
+                        Ok((parts, started)) => {
                             // Whoever started the server may have gone: then it runs until the process ends.
-                            let _ = ready.send(Ok((address, report)));
+                            let _ = ready.send(Ok(started));
                             if stopped.await.is_err() {
                                 std::future::pending::<()>().await;
                             }
@@ -131,12 +145,11 @@ impl Server {
                 })
             })
             .map_err(StartError::Thread)?;
-        let (address, report) = is_ready
+        let started = is_ready
             .recv()
             .expect("invariant: the thread says how the start went")?;
         Ok(RunningServer {
-            address,
-            report,
+            started,
             stop,
             thread,
         })
@@ -146,12 +159,12 @@ impl Server {
 impl RunningServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.started.address
     }
 
     /// What the start found in the data directory.
     pub fn report(&self) -> &RecoveryReport {
-        &self.report
+        &self.started.report
     }
 
     /// Ends the server in order, and waits for it: what was accepted is committed and answered, connections are closed with 1001.
@@ -166,26 +179,16 @@ impl RunningServer {
         thread.join().unwrap_or(Err(StopError::Gone))
     }
 
-    /// Waits for SIGTERM or SIGINT, then does as [`stop`](Self::stop).
-    ///
-    /// # Errors
-    /// As `stop`; and if signals can't be waited for.
-    pub fn stop_on_signal(self) -> Result<(), Box<dyn std::error::Error>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let name = runtime.block_on(async {
-            let (mut terminate, mut interrupt) = (
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            );
-            Ok::<_, io::Error>(tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            })
-        })?;
-        log::info!("{name}: stopping");
-        Ok(self.stop()?)
+    /// Reads again what lies in files and may change while the server runs. What can't be read stays as it was, and the log says so.
+    /// Returns whether all of it could be read. Blocks for as long as reading files does.
+    pub fn reload(&self) -> bool {
+        self.started.reloads.run()
+    }
+
+    /// Waits until the server's centre answers, in whatever state the data log is. `false` if it is gone; whoever asks says how long that
+    /// may take. Needs no runtime of its own.
+    pub async fn answers(&self) -> bool {
+        self.started.health.send(CheckHealth).await.is_ok()
     }
 }
 
@@ -199,8 +202,14 @@ struct Parts {
 }
 
 impl Parts {
-    async fn start(config: Config) -> Result<(Self, SocketAddr, RecoveryReport), StartError> {
+    async fn start(config: Config) -> Result<(Self, Started), StartError> {
         let config = Arc::new(config);
+        let mut reloads = Reloads::default();
+        let certificates = config.tls.clone().map(Certificates::load).transpose()?;
+        let certificates = certificates.map(Arc::new);
+        if let Some(certificates) = certificates.clone() {
+            reloads.register("the certificate", move || certificates.reload());
+        }
         // The lock on the data directory comes first: of two servers started by mistake, the second touches nothing.
         let events = Arc::new(LogEvents::default());
         let (log, recovered) = DataLog::open(log_options(&config, Arc::clone(&events)))?;
@@ -233,13 +242,15 @@ impl Parts {
             })
         };
         events.go_to(&pubsub);
+        let health = pubsub.clone().recipient();
         let backend = Backend {
             authenticator: Arc::new(Authenticator::default()),
             neighbours: Neighbours::new(&pubsub, &fetchers),
             releasers: [logger.clone().recipient(), pubsub.clone().recipient()],
-            health: pubsub.clone().recipient(),
+            health: health.clone(),
         };
-        let server = match http::serve::<Commands>(listener, &config, backend) {
+        let server = match http::serve::<Commands>(listener, certificates.clone(), &config, backend)
+        {
             Ok(server) => server,
             Err(source) => {
                 end(arbiters);
@@ -252,6 +263,9 @@ impl Parts {
                 log::error!("the listener ended: {error}");
             }
         });
+        if let Some(certificates) = certificates {
+            actix::spawn(async move { certificates.watch().await });
+        }
         Ok((
             Self {
                 config,
@@ -260,8 +274,12 @@ impl Parts {
                 arbiters,
                 accepting,
             },
-            address,
-            report,
+            Started {
+                address,
+                report,
+                health,
+                reloads,
+            },
         ))
     }
 

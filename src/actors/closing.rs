@@ -98,7 +98,7 @@ impl Worker {
         connection.set_peer_closed();
         let close_by = self.now() + CLOSE_TIMEOUT;
         self.begin_close(connection, code, "", false, close_by);
-        if connection.with_outbox(|outbox| outbox.is_finished()) {
+        if !connection.is_blocked() && connection.with_outbox(|outbox| outbox.is_finished()) {
             self.end(connection);
         }
     }

@@ -349,7 +349,7 @@ impl Worker {
             Ok(Written::All | Written::Some) => {}
             Err(_) => return self.end(connection),
         }
-        if connection.with_outbox(|outbox| outbox.is_finished()) {
+        if !connection.is_blocked() && connection.with_outbox(|outbox| outbox.is_finished()) {
             if connection.peer_closed() {
                 return self.end(connection);
             }

@@ -4,6 +4,7 @@ use std::{
     env,
     error::Error,
     ffi::{OsStr, OsString},
+    fmt,
 };
 
 use clap::{
@@ -22,6 +23,16 @@ pub(super) struct Unknown {
     pub(super) name: String,
     /// A known one that looks like it.
     pub(super) meant: Option<String>,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no setting of infotainer", self.name)?;
+        match &self.meant {
+            Some(meant) => write!(f, "; was {meant} meant?"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The variables named `INFOTAINER_*` that `commands` do not read, in order of their names.

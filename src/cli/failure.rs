@@ -16,6 +16,13 @@ pub(super) enum Failure {
     TimedOut(String),
     /// The server refused it.
     Refused(String),
+    /// It was told to end at once, while it was ending.
+    AtOnce {
+        /// What it was told.
+        sentence: String,
+        /// As a shell says it: 128 and the number of the signal.
+        code: u8,
+    },
     /// Whoever read stdout has gone, so that nothing is left to do and nobody to be told.
     Unread,
 }
@@ -28,6 +35,7 @@ impl Failure {
             Self::Usage(sentence) => (2, Some(sentence)),
             Self::TimedOut(sentence) => (3, Some(sentence)),
             Self::Refused(sentence) => (4, Some(sentence)),
+            Self::AtOnce { sentence, code } => (code, Some(sentence)),
             Self::Unread => (0, None),
         }
     }
@@ -39,6 +47,10 @@ impl Failure {
             Self::Usage(sentence) => Self::Usage(reword(sentence)),
             Self::TimedOut(sentence) => Self::TimedOut(reword(sentence)),
             Self::Refused(sentence) => Self::Refused(reword(sentence)),
+            Self::AtOnce { sentence, code } => Self::AtOnce {
+                sentence: reword(sentence),
+                code,
+            },
             Self::Unread => Self::Unread,
         }
     }

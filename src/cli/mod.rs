@@ -21,6 +21,7 @@ mod publish;
 mod redrive;
 mod serve;
 mod settings;
+mod signals;
 mod start;
 mod subscribe;
 mod subscriptions;

@@ -11,8 +11,8 @@ use std::{
 
 use clap::{Args, CommandFactory};
 use infotainer::{
-    Server,
-    config::{AllowedOrigins, Config, ConfigError},
+    Server, StartError,
+    config::{AllowedOrigins, Config, ConfigError, TlsFiles},
     datalog::panic_is_contained,
     protocol::{Durability, Retention},
 };
@@ -22,6 +22,7 @@ use super::{
     connect::DEFAULT_SERVER,
     environment,
     logging::{self, Format},
+    signals::Signals,
     values,
 };
 
@@ -126,6 +127,19 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "INFOTAINER_ALLOWED_ORIGINS", value_name = "ORIGINS", value_parser = values::origins)]
     allowed_origins: Option<AllowedOrigins>,
 
+    /// The certificate to encrypt connections with (TLS), and behind it those that lead to its CA, in PEM; read again when it changes
+    /// [default: none]
+    #[arg(long, env = "INFOTAINER_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate, in PEM [default: none]
+    #[arg(long, env = "INFOTAINER_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    /// Let in only clients that show a certificate issued by one of these, in PEM [default: none]
+    #[arg(long, env = "INFOTAINER_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+
     /// Keep the newest so many publications of a subscription that doesn't say [default: no limit]
     #[arg(long, env = "INFOTAINER_RETENTION_MAX_PUBLICATIONS", value_name = "COUNT", value_parser = values::count)]
     retention_max_publications: Option<u64>,
@@ -159,7 +173,7 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn config(&self) -> Result<Config, ConfigError> {
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
         let defaults = Config::default();
         let config = Config {
             listen: self.listen,
@@ -177,6 +191,7 @@ impl ServeArgs {
             shutdown_timeout: self.shutdown_timeout,
             session_expiry: self.session_expiry,
             allowed_origins: self.allowed_origins.clone().unwrap_or_default(),
+            tls: self.tls()?,
             retention: Retention {
                 max_publications: self.retention_max_publications,
                 max_bytes: self.retention_max_bytes,
@@ -192,8 +207,32 @@ impl ServeArgs {
         config.validate().map(|()| config)
     }
 
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let missing = |setting, wants: &str| {
+            Err(ConfigError {
+                setting,
+                got: "not set".to_owned(),
+                wants: wants.to_owned(),
+            })
+        };
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (None, None, None) => Ok(None),
+            (Some(certificate), Some(key), client_ca) => Ok(Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: client_ca.clone(),
+            })),
+            (Some(_), None, _) => missing("tls_key", "the file with the key of the certificate"),
+            (None, Some(_), _) => missing("tls_cert", "the file with the certificate of the key"),
+            (None, None, Some(_)) => missing(
+                "tls_cert",
+                "the file with a certificate if clients are to show theirs",
+            ),
+        }
+    }
+
     /// What to log: the setting, else `RUST_LOG`, else `info`.
-    fn log_filter(&self) -> Result<String, Failure> {
+    pub(super) fn log_filter(&self) -> Result<String, Failure> {
         match &self.log {
             Some(filter) => Ok(filter.clone()),
             None => environment::log_filter("info"),
@@ -208,20 +247,20 @@ pub(super) fn run(serve: ServeArgs, args: &[OsString]) -> Result<(), Failure> {
         .map_err(|error| out_of_limits(&error, args))?;
     logging::start(&serve.log_filter()?, serve.log_format);
     for unknown in environment::unknown(&Cli::command()) {
-        match unknown.meant {
-            Some(meant) => log::warn!(
-                "{} is no setting of infotainer; was {meant} meant?",
-                unknown.name
-            ),
-            None => log::warn!("{} is no setting of infotainer", unknown.name),
-        }
+        log::warn!("{unknown}");
     }
     raise_file_limit(config.max_connections)?;
     allocator::share_heaps(config.workers);
     serve_until_stopped(config)
 }
 
-fn out_of_limits(error: &ConfigError, args: &[OsString]) -> Failure {
+/// What the help of a setting says of a default that clap does not fill in.
+pub(super) fn told_default(help: &str) -> Option<&str> {
+    help.split_once("[default: ")?.1.strip_suffix(']')
+}
+
+/// That a setting is out of its limits, by the name with which it was given.
+pub(super) fn out_of_limits(error: &ConfigError, args: &[OsString]) -> Failure {
     let flag = format!("--{}", error.setting.replace('_', "-"));
     let name = environment::spoken_name(&flag, &Cli::command(), args);
     Failure::Usage(format!(
@@ -250,16 +289,21 @@ fn raise_file_limit(max_connections: usize) -> Result<(), Failure> {
 fn serve_until_stopped(config: Config) -> Result<(), Failure> {
     end_with_a_panic();
     let data_dir = config.data_dir.clone();
-    let failed = |error: &dyn Display| Failure::Failed(error.to_string());
-    let server = Server::start(config).map_err(|error| failed(&error))?;
+    let scheme = if config.tls.is_some() { "wss" } else { "ws" };
+    let signals = Signals::new()?;
+    let server = Server::start(config).map_err(|error| match error {
+        StartError::Config(_) | StartError::Tls(_) => Failure::Usage(error.to_string()),
+        _ => Failure::Failed(error.to_string()),
+    })?;
+    let signals = signals.all()?;
     // Whoever started it may not listen; the server is there all the same.
     let _ = announce(
         &mut io::stdout(),
-        server.address(),
+        &format!("{scheme}://{}/ws", server.address()),
         &data_dir,
         server.report(),
     );
-    server.stop_on_signal().map_err(|error| failed(&error))
+    signals.serve(server)
 }
 
 /// A panic anywhere ends the process: a half-dead server is worse than a restarted one, and a restart loses nothing that was
@@ -279,7 +323,7 @@ fn end_with_a_panic() {
 /// Says on `out` that the server is there, and what to do with it.
 fn announce(
     out: &mut dyn Write,
-    address: SocketAddr,
+    url: &str,
     data_dir: &Path,
     recovered: &dyn Display,
 ) -> io::Result<()> {
@@ -288,7 +332,6 @@ fn announce(
     let data_dir = data_dir
         .canonicalize()
         .unwrap_or_else(|_| data_dir.to_owned());
-    let url = format!("ws://{address}/ws");
     writeln!(out, "infotainer {version} listens on {url}")?;
     writeln!(out, "data:      {}", data_dir.display())?;
     let mut label = "recovered:";
@@ -296,7 +339,7 @@ fn announce(
         writeln!(out, "{label:10} {line}")?;
         label = "";
     }
-    let there = match &*url {
+    let there = match url {
         DEFAULT_SERVER => String::new(),
         _ => format!(" --server {url}"),
     };
@@ -327,10 +370,9 @@ mod tests {
     #[test]
     fn the_start_says_where_it_listens_where_its_data_lies_what_it_recovered_and_what_to_try() {
         let mut said = Vec::new();
-        let address = "127.0.0.1:8949".parse().unwrap();
         announce(
             &mut said,
-            address,
+            "ws://127.0.0.1:8949/ws",
             Path::new("/nowhere/data"),
             &"3 logs\n7 bytes were cut",
         )
@@ -350,11 +392,6 @@ mod tests {
                 "next:      infotainer sub greetings, and in another terminal infotainer pub greetings hello; Ctrl-C stops",
             ]
         );
-    }
-
-    /// What the help says of a default that clap does not fill in.
-    fn told_default(help: &str) -> Option<&str> {
-        help.split_once("[default: ")?.1.strip_suffix(']')
     }
 
     #[test]
@@ -382,6 +419,19 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_has_a_key_and_a_key_has_a_certificate() {
+        for (args, missing) in [
+            (&["--tls-cert=c"][..], "tls_key"),
+            (&["--tls-key=k"], "tls_cert"),
+            (&["--tls-client-ca=a"], "tls_cert"),
+            (&["--tls-client-ca=a", "--tls-cert=c"], "tls_key"),
+        ] {
+            let error = serve_with(args).config().unwrap_err();
+            assert_eq!((error.setting, &*error.got), (missing, "not set"));
+        }
+    }
+
+    #[test]
     fn every_setting_reaches_the_config() {
         let serve = serve_with(&[
             "--listen=[::1]:1",
@@ -399,6 +449,9 @@ mod tests {
             "--shutdown-timeout=10m",
             "--session-expiry=11d",
             "--allowed-origins=*",
+            "--tls-cert=c",
+            "--tls-key=k",
+            "--tls-client-ca=a",
             "--retention-max-publications=12",
             "--retention-max-bytes=13KiB",
             "--retention-max-age=14ms",
@@ -423,6 +476,11 @@ mod tests {
             shutdown_timeout: Duration::from_secs(600),
             session_expiry: Duration::from_secs(11 * 24 * 60 * 60),
             allowed_origins: AllowedOrigins::Any,
+            tls: Some(TlsFiles {
+                certificate: "c".into(),
+                key: "k".into(),
+                client_ca: Some("a".into()),
+            }),
             retention: Retention {
                 max_publications: Some(12),
                 max_bytes: Some(13 << 10),

@@ -41,7 +41,7 @@ pub(crate) use gate::{Gate, Permit};
 pub(crate) use heartbeat::{Heartbeat, HeartbeatLimits, Observed, Verdict};
 pub(crate) use outbox::{Credited, Outbox};
 pub(crate) use serving::kept_position;
-pub(crate) use socket::{Socket, tune};
+pub(crate) use socket::{Encrypted, Socket, TLS_BUFFER, tune};
 pub(crate) use subscriber::{Offer, Subscriber};
 
 use crate::{
@@ -92,9 +92,9 @@ pub(crate) enum Held {
 /// What a write came to.
 #[derive(Debug)]
 pub(crate) enum Written {
-    /// Everything that waited.
+    /// Everything that waited; the kernel has it.
     All,
-    /// What the socket took; its task is woken when it takes more.
+    /// What the socket took; its task is woken when it takes more. The outbox may be empty all the same.
     Some,
 }
 
@@ -320,7 +320,10 @@ impl Connection {
                 Poll::Pending => return Ok(Written::Some),
             }
         }
-        Ok(Written::All)
+        match Pin::new(socket).poll_flush(cx) {
+            Poll::Ready(flushed) => flushed.map(|()| Written::All),
+            Poll::Pending => Ok(Written::Some),
+        }
     }
 }
 
@@ -462,7 +465,9 @@ impl Connection {
             subscriber.detach();
         }
         self.behind.take();
-        self.socket.take();
+        if let Some(socket) = self.socket.take() {
+            socket.part();
+        }
         self.permit.take();
         let held = mem::take(&mut *self.held.borrow_mut());
         if let Some(waker) = self.waker.take() {

@@ -1,8 +1,9 @@
 //! HTTP: the way in.
 //!
-//! Owns the handshake and the few routes beside it. Does not own the connection that follows: once the handshake is judged, the socket is
+//! Owns the handshakes (of TLS, where there is one, and of WebSocket) and the few routes beside them. Does not own the connection that follows: once the handshake is judged, the socket is
 //! handed to the worker, and what HTTP needed for it is dropped.
 
+mod accept;
 mod handshake;
 mod origin;
 mod routes;
@@ -21,11 +22,11 @@ use std::{
 };
 
 use actix::{Actor, Recipient};
-use actix_http::HttpService;
+use actix_http::{HttpService, Protocol, error::DispatchError};
 use actix_server::Server;
-use actix_service::{fn_service, map_config};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     access::Authenticator,
@@ -33,6 +34,7 @@ use crate::{
         hub::Hub, hubs::RegisterHub, neighbours::Neighbours, pubsub_service::CheckHealth,
         session::Conversation, worker::Worker,
     },
+    certificates::Certificates,
     config::Config,
     connection::{Gate, Socket},
 };
@@ -40,7 +42,7 @@ use crate::{
 /// How long the parting of a plain HTTP connection may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Plain HTTP connections and handshakes that a worker has at once; others wait to be accepted. A connection that was handed to the worker
+/// HTTP connections and handshakes that a worker has at once; others wait to be accepted. A connection that was handed to the worker
 /// counts no longer: those are limited by the configuration.
 const MAX_HANDSHAKES: usize = 4096;
 
@@ -56,13 +58,14 @@ pub(crate) struct Backend {
     pub(crate) health: Recipient<CheckHealth>,
 }
 
-/// Serves the connections of `listener`: workers, each with its Hub, which is registered before the worker accepts anything. Nothing
-/// happens until the returned server is polled.
+/// Serves the connections of `listener`, with TLS if there are `certificates`: workers, each with its Hub, which is registered before the
+/// worker accepts anything. Nothing happens until the returned server is polled.
 ///
 /// # Errors
 /// If the listener can't be used.
 pub(crate) fn serve<C: Conversation>(
     listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
     config: &Arc<Config>,
     backend: Backend,
 ) -> io::Result<Server> {
@@ -100,11 +103,34 @@ pub(crate) fn serve<C: Conversation>(
             releaser.do_send(registration.clone());
         }
         let (gate, config) = (Arc::clone(&gate), Arc::clone(&config));
-        HttpService::build()
+        let accepting = {
+            let (gate, certificates) = (Arc::clone(&gate), certificates.clone());
+            let limit = config.handshake_timeout;
+            fn_service(move |tcp: TcpStream| {
+                let encrypting = certificates
+                    .as_ref()
+                    .map(|certificates| (certificates.current(), gate.enter()));
+                async move {
+                    let peer = tcp.peer_addr().ok();
+                    let socket = match encrypting {
+                        None => Socket::Plain(tcp),
+                        Some((config, permit)) => {
+                            // On the heap, or connections without TLS would carry the size of its handshake.
+                            Box::pin(accept::encrypt(tcp, config, permit, limit)).await?
+                        }
+                    };
+                    Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
+                }
+            })
+        };
+        let http = HttpService::build()
             .client_request_timeout(config.handshake_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .on_connect_ext(move |_: &Socket, extensions| {
-                extensions.insert(gate.enter());
+            .on_connect_ext(move |socket: &Socket, extensions| {
+                extensions.insert(match socket {
+                    Socket::Plain(_) => gate.enter(),
+                    Socket::Tls(encrypted) => Rc::clone(&encrypted.permit),
+                });
             })
             .upgrade(fn_service(move |(request, framed)| {
                 upgrade::upgrade::<C>(&worker, &config, &request, framed);
@@ -112,8 +138,8 @@ pub(crate) fn serve<C: Conversation>(
             }))
             .finish(map_config(routes::app(health.clone()), |()| {
                 AppConfig::default()
-            }))
-            .tcp()
+            }));
+        accepting.and_then(http)
     })?;
     Ok(server.run())
 }

@@ -1,13 +1,14 @@
 //! A client on tokio-tungstenite.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use rustls::ClientConfig;
 use serde_cbor::Value;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         Message,
         client::IntoClientRequest,
@@ -32,7 +33,7 @@ pub enum Event {
 
 /// A connection that had its `Welcome`.
 pub struct Client {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     last_id: u64,
     /// What came while something else was waited for, in order.
     inbox: VecDeque<Response>,
@@ -68,28 +69,39 @@ impl Client {
         }
     }
 
+    /// A transient session over TLS, to the server that is called `localhost`. With `receive_buffer`, its kernel takes few bytes that the
+    /// client does not read.
+    pub async fn over_tls(
+        address: SocketAddr,
+        tls: &Arc<ClientConfig>,
+        receive_buffer: Option<u32>,
+    ) -> Self {
+        let url = format!("wss://localhost:{}/ws", address.port());
+        let stream = connected(address, receive_buffer).await;
+        match Self::over(stream, &url, Connector::Rustls(Arc::clone(tls))).await {
+            Ok(client) => client,
+            Err(event) => panic!("instead of Welcome: {event:?}"),
+        }
+    }
+
     /// A connection to `path`, or what came instead of its `Welcome`.
     pub async fn try_open(
         address: SocketAddr,
         path: &str,
         receive_buffer: Option<u32>,
     ) -> Result<Self, Event> {
-        let socket = TcpSocket::new_v4().unwrap();
-        if let Some(size) = receive_buffer {
-            socket.set_recv_buffer_size(size).unwrap();
-        }
-        let stream = socket.connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut request = format!("ws://{address}{path}")
-            .into_client_request()
-            .unwrap();
+        let stream = connected(address, receive_buffer).await;
+        Self::over(stream, &format!("ws://{address}{path}"), Connector::Plain).await
+    }
+
+    async fn over(stream: TcpStream, url: &str, connector: Connector) -> Result<Self, Event> {
+        let mut request = url.into_client_request().unwrap();
         let subprotocol = HeaderValue::from_static("infotainer.v1.cbor");
         request
             .headers_mut()
             .insert("Sec-WebSocket-Protocol", subprotocol);
-        let (socket, _) = within("the handshake", client_async(request, stream))
-            .await
-            .unwrap();
+        let handshake = client_async_tls_with_config(request, stream, None, Some(connector));
+        let (socket, _) = within("the handshake", handshake).await.unwrap();
         let mut client = Self {
             socket,
             last_id: 0,
@@ -394,4 +406,14 @@ impl Client {
             }
         }
     }
+}
+
+async fn connected(address: SocketAddr, receive_buffer: Option<u32>) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Some(size) = receive_buffer {
+        socket.set_recv_buffer_size(size).unwrap();
+    }
+    let stream = socket.connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }

@@ -20,10 +20,14 @@
 #[macro_use]
 mod value;
 
+/// The server's own tests of certificates use it, too.
+#[path = "../../src/certificates/authority.rs"]
+mod authority;
 mod client;
 mod process;
 mod raw;
 mod server;
+mod tls;
 /// The data log's tests use it, too.
 #[macro_use]
 #[path = "../../src/datalog/tests/small_disk.rs"]
@@ -31,11 +35,13 @@ mod small_disk;
 
 use std::time::Duration;
 
+pub use authority::{Authority, Pair};
 pub use client::{Client, Event};
 pub use process::{Process, Refused, send};
 pub use raw::{Raw, get, handshake};
 pub use server::TestServer;
 pub use small_disk::{Ballast, FileSystem, on_small_disk, on_small_disks};
+pub use tls::{Secured, connect_over_tls, trusting, trusting_with};
 pub use value::{Cbor, Fields, Response, encode, named};
 
 use tokio::time::Instant;

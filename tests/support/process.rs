@@ -35,7 +35,17 @@ pub struct Process {
 impl Process {
     /// With these variables, their names without `INFOTAINER_`.
     pub fn start(variables: &[(&str, &str)]) -> Self {
-        match Self::try_start(variables) {
+        Self::start_in(variables, &[])
+    }
+
+    /// With these variables, if it starts.
+    pub fn try_start(variables: &[(&str, &str)]) -> Result<Self, Refused> {
+        Self::try_start_in(variables, &[])
+    }
+
+    /// With these variables, and others whose names are whole.
+    pub fn start_in(variables: &[(&str, &str)], others: &[(&str, &str)]) -> Self {
+        match Self::try_start_in(variables, others) {
             Ok(process) => process,
             Err(Refused { said, .. }) => {
                 panic!("the server does not say where it listens:\n{said}")
@@ -43,13 +53,15 @@ impl Process {
         }
     }
 
-    /// With these variables, if it starts.
-    pub fn try_start(variables: &[(&str, &str)]) -> Result<Self, Refused> {
+    fn try_start_in(variables: &[(&str, &str)], others: &[(&str, &str)]) -> Result<Self, Refused> {
         let dir = TempDir::new().unwrap();
-        let variables: Vec<_> = variables
+        let ours = variables
             .iter()
-            .map(|(name, value)| (format!("INFOTAINER_{name}"), (*value).to_owned()))
-            .collect();
+            .map(|(name, value)| (format!("INFOTAINER_{name}"), (*value).to_owned()));
+        let others = others
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables: Vec<_> = ours.chain(others).collect();
         let (child, address) = spawn(&dir, &variables)?;
         Ok(Self {
             child,
@@ -222,7 +234,8 @@ fn spawn(dir: &TempDir, variables: &[(String, String)]) -> Result<(Child, Socket
     stdout.read_line(&mut line).unwrap();
     let address = line
         .trim()
-        .split_once(" listens on ws://")
+        .split_once(" listens on ")
+        .and_then(|(_, url)| url.split_once("://"))
         .and_then(|(_, rest)| rest.strip_suffix("/ws"));
     let Some(address) = address else {
         assert!(line.is_empty(), "instead of where it listens: {line:?}");

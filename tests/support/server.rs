@@ -62,6 +62,11 @@ impl TestServer {
         Client::resume(self.address(), session).await
     }
 
+    /// Reads again what lies in files. Whether all of it could be read.
+    pub fn reload(&self) -> bool {
+        self.running.as_ref().expect("the server runs").reload()
+    }
+
     /// Stops in order, while others go on reading.
     pub async fn stop(&mut self) {
         self.begin_stop().await.unwrap();
