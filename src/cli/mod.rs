@@ -6,6 +6,7 @@
 mod allocator;
 mod bench;
 mod connect;
+mod effective;
 mod environment;
 mod exec;
 mod failure;
@@ -32,7 +33,7 @@ mod work;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::failure::Failure;
 
@@ -65,6 +66,7 @@ enum Command {
     Redrive(redrive::RedriveArgs),
     Bench(Box<bench::BenchArgs>),
     Verify(verify::VerifyArgs),
+    Config(Box<effective::ConfigArgs>),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -73,7 +75,7 @@ enum Command {
 pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     let args = with_command(args);
     let outcome = match parse(&args) {
-        Ok(cli) => match cli.command {
+        Ok((cli, matches)) => match cli.command {
             Command::Serve(serve) => serve::run(*serve, &args),
             Command::Pub(publish) => publish::run(publish),
             Command::Sub(subscribe) => subscribe::run(subscribe),
@@ -86,6 +88,7 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
             Command::Redrive(redrive) => redrive::run(redrive),
             Command::Bench(bench) => bench::run(*bench),
             Command::Verify(verify) => verify::run(&verify),
+            Command::Config(config) => effective::run(*config, &matches, &args),
             Command::Completions(completions) => manual::completions(&completions),
             Command::Man(man) => manual::man(&man),
         },
@@ -122,9 +125,10 @@ fn with_command(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut matches = Cli::command().try_get_matches_from(args)?;
-    Cli::from_arg_matches_mut(&mut matches)
+/// The command, and where its arguments came from.
+fn parse(args: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches).map(|cli| (cli, matches))
 }
 
 /// Help, the version, or what is wrong with the shape of the command line, as clap words it.

@@ -7,12 +7,14 @@
 #[macro_use]
 mod support;
 
+mod encrypted;
 mod logs;
 mod manual;
 mod publishing;
 mod queues;
 mod refusals;
 mod serving;
+mod settings;
 mod subscribing;
 mod subscriptions;
 mod verifying;

@@ -2,7 +2,7 @@
 
 use crate::{infotainer, printed, sentence};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "serve",
     "pub",
     "sub",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 14] = [
     "redrive",
     "bench",
     "verify",
+    "config",
     "completions",
     "man",
 ];
