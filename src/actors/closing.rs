@@ -13,6 +13,7 @@ use super::{
 use crate::{
     connection::{Connection, FrameError, Held, Phase},
     domain::Effect,
+    protocol::Form,
 };
 
 /// How long a closing connection may take to write what is in front of its Close frame.
@@ -138,6 +139,9 @@ impl Worker {
             self.drop_held(&held);
         }
         self.connections.borrow_mut().remove(&id);
+        if connection.form() == Form::Json {
+            self.gate.leave_json();
+        }
         let handed = if connection.is_durable() {
             cursors
         } else {

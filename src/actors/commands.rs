@@ -12,8 +12,9 @@ use crate::{
     connection::Connection,
     domain::{Identity, Principal},
     protocol::{
-        ClientCommand, ErrorCode, ServerError,
+        ClientCommand, ErrorCode, Form, Request, ServerError,
         codec::{Rejection, decode_request},
+        json,
     },
 };
 
@@ -33,8 +34,42 @@ impl Conversation for Commands {
     }
 
     fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes) {
-        let credit = message.len() as u32;
-        match decode_request(message) {
+        match connection.form() {
+            Form::Cbor => self.take(worker, connection, message.len(), decode_request(message)),
+            Form::Json => self.refuse(
+                worker,
+                connection,
+                "a command is a text message of one JSON value",
+            ),
+        }
+    }
+
+    fn text(&mut self, worker: &Worker, connection: &Rc<Connection>, text: &Bytes) {
+        match (connection.form(), std::str::from_utf8(text)) {
+            (Form::Json, Ok(message)) => {
+                let decoded = json::decode_request(message);
+                self.take(worker, connection, text.len(), decoded);
+            }
+            _ => self.refuse(
+                worker,
+                connection,
+                "a command is a binary message of one CBOR item",
+            ),
+        }
+    }
+}
+
+impl Commands {
+    /// A message of `len` bytes is this command, or none.
+    fn take(
+        &mut self,
+        worker: &Worker,
+        connection: &Connection,
+        len: usize,
+        decoded: Result<Request, Rejection>,
+    ) {
+        let credit = len as u32;
+        match decoded {
             Ok(request) => {
                 self.malformed = 0;
                 let credit = match request.command {
@@ -52,20 +87,15 @@ impl Conversation for Commands {
         }
     }
 
-    fn text(&mut self, worker: &Worker, connection: &Rc<Connection>, _: &Bytes) {
-        let error = ServerError::new(
-            ErrorCode::UnsupportedFormat,
-            "a command is a binary message of one CBOR item",
-        );
+    /// The message is of the other kind.
+    fn refuse(&mut self, worker: &Worker, connection: &Connection, wanted: &str) {
         let rejection = Rejection {
             request_id: None,
-            error,
+            error: ServerError::new(ErrorCode::UnsupportedFormat, wanted),
         };
         self.reject(worker, connection, rejection, 0);
     }
-}
 
-impl Commands {
     fn reject(
         &mut self,
         worker: &Worker,

@@ -56,7 +56,11 @@ impl Hubs {
     /// Sent without waiting: an effect is either for a command, which holds credit, or publications, which cost of the budget that all
     /// connections share until the Hub has taken them.
     pub(crate) fn release(&mut self, effects: Vec<(Workers, Effect)>) {
-        for (workers, effect) in effects {
+        let wants_json = self.gate.as_ref().is_some_and(|gate| gate.has_json());
+        for (workers, mut effect) in effects {
+            if wants_json && let Effect::Publications(delivery) = &mut effect {
+                delivery.json = Some(Arc::default());
+            }
             let mut workers = workers.iter().peekable();
             while let Some(worker) = workers.next() {
                 let Some(release) = self.releases.get_mut(worker) else {

@@ -36,6 +36,7 @@ use crate::{
         budget_cost, tune,
     },
     domain::{ConnectionId, Handed, Identity, Principal},
+    protocol::Form,
 };
 
 /// What one read of a socket may bring. One such buffer serves all connections of a worker.
@@ -157,6 +158,7 @@ impl Worker {
     /// Takes a socket over whose handshake is answered by `head`; `None` if it is broken.
     pub(crate) fn take(
         &self,
+        form: Form,
         socket: Socket,
         head: &[u8],
         permit: Rc<Permit>,
@@ -166,11 +168,14 @@ impl Worker {
         self.next_connection.set(number + 1);
         let id = ConnectionId::new(self.number, number);
         let credit = Credit::new(MIN_CREDIT.max(self.max_message_size as u64));
-        let connection = Connection::new(id, socket, head, permit, credit, self.now());
+        let connection = Connection::new(id, form, socket, head, permit, credit, self.now());
         let connection = Rc::new(connection);
         self.connections
             .borrow_mut()
             .insert(id, Rc::clone(&connection));
+        if form == Form::Json {
+            self.gate.enter_json();
+        }
         Some(connection)
     }
 

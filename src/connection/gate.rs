@@ -23,6 +23,7 @@ const BUDGET: u64 = 64 << 20;
 pub(crate) struct Gate {
     max_connections: usize,
     connections: AtomicUsize,
+    json_connections: AtomicUsize,
     under_way: AtomicU64,
     /// Workers whose sessions wait for budget. Touched only when it is used up.
     waiting: Mutex<Vec<Waker>>,
@@ -42,6 +43,7 @@ impl Gate {
         Self {
             max_connections,
             connections: AtomicUsize::new(0),
+            json_connections: AtomicUsize::new(0),
             under_way: AtomicU64::new(0),
             waiting: Mutex::new(Vec::new()),
             is_closed: AtomicBool::new(false),
@@ -55,6 +57,21 @@ impl Gate {
             gate: Arc::clone(self),
             is_over: before >= self.max_connections,
         })
+    }
+
+    /// A connection in JSON began.
+    pub(crate) fn enter_json(&self) {
+        self.json_connections.fetch_add(1, Relaxed);
+    }
+
+    /// It ended.
+    pub(crate) fn leave_json(&self) {
+        self.json_connections.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether there is any.
+    pub(crate) fn has_json(&self) -> bool {
+        self.json_connections.load(Relaxed) > 0
     }
 
     /// From now on no connection may begin.

@@ -47,7 +47,7 @@ pub(crate) use subscriber::{Offer, Subscriber};
 use crate::{
     domain::{Chunk, ConnectionId, Effect, Handed},
     protocol::{
-        RequestId, ServerResponse, StoredPublication, SubscriptionId, codec::encode_response,
+        Form, RequestId, Sequence, ServerResponse, StoredPublication, SubscriptionId, codec, json,
     },
 };
 
@@ -102,6 +102,7 @@ pub(crate) enum Written {
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnectionId,
+    form: Form,
     phase: Cell<Phase>,
     is_durable: Cell<bool>,
     socket: RefCell<Option<Socket>>,
@@ -136,6 +137,7 @@ impl Connection {
     /// A connection over `socket`, to which `head`, the answer to its handshake, is written first.
     pub(crate) fn new(
         id: ConnectionId,
+        form: Form,
         socket: Socket,
         head: &[u8],
         permit: Rc<Permit>,
@@ -149,6 +151,7 @@ impl Connection {
         }
         Self {
             id,
+            form,
             phase: Cell::new(Phase::Opening),
             is_durable: Cell::new(false),
             socket: RefCell::new(Some(socket)),
@@ -180,6 +183,12 @@ impl Connection {
     /// Its number.
     pub(crate) fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// In which form its messages are.
+    #[inline]
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// Where it stands.
@@ -339,7 +348,7 @@ impl Connection {
         let mut outbox = self.outbox.borrow_mut();
         match outbox.answers() {
             Some(out) => {
-                encode_response(out, request_id, response);
+                encode(self.form, out, request_id, response);
                 outbox.answered(credit);
                 Credited::default()
             }
@@ -356,7 +365,8 @@ impl Connection {
         }
     }
 
-    /// Offers released publications to one of the connection's subscribers, and queues them if they are next and find room.
+    /// Offers released publications to one of the connection's subscribers, and queues them if they are next and find room. Their frames are
+    /// in CBOR: for a connection in JSON, see [`deliver_json`](Self::deliver_json).
     #[inline]
     pub(crate) fn deliver(
         &self,
@@ -364,11 +374,43 @@ impl Connection {
         chunk: &Chunk,
         outbox_size: usize,
     ) -> Offer {
+        let sequences = (chunk.first, chunk.last);
+        self.offer(subscriber, sequences, &chunk.frames, outbox_size)
+    }
+
+    /// The same in JSON. `frames` gives those of `chunk`, and is asked only if they are next and likely to find room.
+    pub(crate) fn deliver_json<'f>(
+        &self,
+        subscriber: &Rc<Subscriber>,
+        chunk: &Chunk,
+        frames: impl FnOnce() -> &'f Bytes,
+        outbox_size: usize,
+    ) -> Offer {
+        let is_wanted = subscriber.position().next() == chunk.first
+            && self
+                .outbox
+                .borrow()
+                .has_room(chunk.frames.len(), outbox_size);
+        if !is_wanted {
+            return subscriber.offer(chunk.first, chunk.last, false);
+        }
+        let sequences = (chunk.first, chunk.last);
+        self.offer(subscriber, sequences, frames(), outbox_size)
+    }
+
+    #[inline]
+    fn offer(
+        &self,
+        subscriber: &Rc<Subscriber>,
+        (first, last): (Sequence, Sequence),
+        frames: &Bytes,
+        outbox_size: usize,
+    ) -> Offer {
         let mut outbox = self.outbox.borrow_mut();
-        let has_room = outbox.has_room(chunk.frames.len(), outbox_size);
-        let offer = subscriber.offer(chunk.first, chunk.last, has_room);
+        let has_room = outbox.has_room(frames.len(), outbox_size);
+        let offer = subscriber.offer(first, last, has_room);
         if offer == Offer::Taken {
-            outbox.push(Rc::clone(subscriber), chunk.frames.clone(), chunk.last);
+            outbox.push(Rc::clone(subscriber), frames.clone(), last);
         }
         offer
     }
@@ -389,7 +431,8 @@ impl Connection {
             // Items of this size go one by one when they are written.
             if out.len() >= LEASED_ITEM || place + 1 == publications.len() {
                 let last = subscriber.lease(mem::take(&mut leased));
-                outbox.push(Rc::clone(subscriber), mem::take(&mut out).into(), last);
+                let frames = in_form(self.form, mem::take(&mut out).into());
+                outbox.push(Rc::clone(subscriber), frames, last);
             }
         }
     }
@@ -478,8 +521,28 @@ impl Connection {
 }
 
 /// A bare response as bytes of its own.
-pub(crate) fn encoded(response: &ServerResponse) -> Bytes {
+pub(crate) fn encoded(form: Form, response: &ServerResponse) -> Bytes {
     let mut out = BytesMut::new();
-    encode_response(&mut out, None, response);
+    encode(form, &mut out, None, response);
     out.freeze()
+}
+
+fn encode(
+    form: Form,
+    out: &mut BytesMut,
+    request_id: Option<RequestId>,
+    response: &ServerResponse,
+) {
+    match form {
+        Form::Cbor => codec::encode_response(out, request_id, response),
+        Form::Json => json::encode_response(out, request_id, response),
+    }
+}
+
+/// Ready CBOR frames as frames of this form.
+pub(crate) fn in_form(form: Form, frames: Bytes) -> Bytes {
+    match form {
+        Form::Cbor => frames,
+        Form::Json => json::convert_frames(&frames),
+    }
 }

@@ -19,7 +19,7 @@ use super::subscriber::Subscriber;
 use crate::protocol::{
     Sequence, SubscriptionId,
     frame::{encode_close, encode_ping, encode_pong},
-    stored_publications,
+    published,
 };
 
 /// Pieces of one vectored write. More would be copied by the kernel's front door for little: beyond this, a write is large anyway.
@@ -262,7 +262,8 @@ impl Outbox {
         self.publications.truncate(kept);
         let begun = self.begun;
         if let Some(item) = self.publications.front_mut()
-            && let What::Upto(_, last) = &mut item.what
+            && let What::Upto(subscriber, last) = &mut item.what
+            && !subscriber.is_of_queue()
             && let Some((len, through)) = frame_around(&item.bytes, begun)
         {
             item.bytes.truncate(len);
@@ -280,6 +281,7 @@ impl Outbox {
         if self.begun > 0
             && let Some(item) = self.publications.front()
             && let What::Upto(subscriber, _) = &item.what
+            && !subscriber.is_of_queue()
             && let Some(last) = whole_frames(&item.bytes, self.begun)
         {
             subscriber.hand(last);
@@ -441,22 +443,19 @@ impl Credited {
 /// The end of the frame that holds byte `at` of `frames`, or of the one that ends there, and its sequence.
 fn frame_around(frames: &[u8], at: usize) -> Option<(usize, Sequence)> {
     let mut end = 0;
-    stored_publications(frames)
-        .map_while(Result::ok)
-        .find_map(|publication| {
-            end += publication.frame().len();
-            (end >= at).then(|| (end, publication.sequence()))
-        })
+    published(frames).find_map(|(len, sequence)| {
+        end += len;
+        (end >= at).then_some((end, sequence))
+    })
 }
 
 /// The last publication that lies wholly in the first `len` bytes of `frames`.
 fn whole_frames(frames: &[u8], len: usize) -> Option<Sequence> {
     let mut end = 0;
-    stored_publications(frames)
-        .map_while(Result::ok)
-        .map_while(|publication| {
-            end += publication.frame().len();
-            (end <= len).then(|| publication.sequence())
+    published(frames)
+        .map_while(|(frame, sequence)| {
+            end += frame;
+            (end <= len).then_some(sequence)
         })
         .last()
 }

@@ -416,6 +416,7 @@ impl Batch {
                     Effect::Publications(Delivery {
                         subscription,
                         chunk,
+                        json: None,
                     })
                 }
             };

@@ -4,6 +4,8 @@
 //! connection when these have reached their durability: that one order is what makes answers, reads of one's own submissions and
 //! the place of `Subscribed` in the stream right, without code of their own.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 
 use super::{Chunk, LogNumber};
@@ -100,6 +102,8 @@ pub struct Delivery {
     pub subscription: SubscriptionId,
     /// The frames.
     pub chunk: Chunk,
+    /// Where all workers share the same frames in JSON, once one of them needed them. `None` while no connection speaks that.
+    pub json: Option<Arc<OnceLock<Bytes>>>,
 }
 
 /// Publications of a Queue that a connection has on lease from now on.

@@ -1,7 +1,8 @@
 //! The codec, from bytes that anybody may send, to a client or to the server, and from frames that are stored.
 //!
 //! What is judged: nothing panics; what is well-formed is what a second reader finds so; a message means the same in its plainest
-//! encoding; what was decoded and encoded again is decoded to the same; a stored publication has one encoding only.
+//! encoding; what was decoded and encoded again is decoded to the same, in JSON too; a stored publication has one encoding only, and one in
+//! JSON. Bytes that are a text are a message in JSON besides.
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,7 +14,7 @@ use crate::protocol::{
         NotAResponse, Received, Rejection, ServerMessage, decode_publication, decode_request,
         decode_response, encode_request, encode_response,
     },
-    stored_publications,
+    json, published, stored_publications,
 };
 
 /// See the module. `input` is one message, or frames back to back.
@@ -24,8 +25,31 @@ pub fn codec(input: &[u8]) {
     request(&message, tree.as_ref());
     response(&message, tree.as_ref());
     let _ = decode_publication(&message); // it must not panic
+    if let Ok(text) = std::str::from_utf8(input) {
+        json_text(text);
+    }
     stored(input);
     stored(&framed(input));
+}
+
+/// What is JSON becomes one well-formed item, of a length that follows from the text's.
+fn json_text(text: &str) {
+    let request = json::decode_request(text);
+    let Ok(item) = json::to_cbor(text) else {
+        let rejected = request.expect_err("what is no JSON is no command");
+        assert_eq!(rejected.error.code, ErrorCode::Malformed);
+        return;
+    };
+    assert!(tree(&item, 0).is_some(), "{item:02x?}");
+    assert!(item.len() <= text.len() * 9 / 4 + 9);
+    if let Ok(request) = request {
+        same_in_json(&request);
+    }
+}
+
+fn same_in_json(request: &Request) {
+    let text = json::from_cbor(&encode_request(request)).expect("a command has a JSON form");
+    assert_eq!(json::decode_request(&text).as_ref(), Ok(request));
 }
 
 /// The server's reader and the other agree whether `input` is one item. It stands in the fields of a message that nobody knows, whose
@@ -46,6 +70,7 @@ fn request(message: &Bytes, tree: Option<&Tree<'_>>) {
     if let Ok(request) = &decoded {
         let encoded = Bytes::from(encode_request(request));
         assert_eq!(decode_request(&encoded).as_ref(), Ok(request));
+        same_in_json(request);
     }
     if !tree.has_odd_text() {
         let plain = decode_request(&Bytes::from(tree.plain()));
@@ -79,8 +104,14 @@ fn response(message: &Bytes, tree: Option<&Tree<'_>>) {
     {
         let mut frame = BytesMut::new();
         encode_response(&mut frame, received.request_id, response);
-        let again = decode_response(&payload(&frame.freeze()));
+        let again = decode_response(&payload(&frame.clone().freeze()));
         assert_eq!(again.as_ref(), Ok(received));
+        // The publications of an answer are handed on unread, so that they can be anything.
+        if let Some(text) = json::from_cbor(&payload(&frame.freeze())) {
+            let item = json::to_cbor(&text).expect("what was written as JSON");
+            let in_json = decode_response(&item.into());
+            assert_eq!(meaning(in_json), meaning(Ok(received.clone())));
+        }
     }
     if !tree.has_odd_text() {
         let plain = decode_response(&Bytes::from(tree.plain()));
@@ -116,6 +147,9 @@ fn stored(frames: &[u8]) {
         fields.encode_into(&mut encoded);
         assert_eq!(encoded, publication.frame());
         assert_eq!(encoded.len(), fields.encoded_len());
+        let in_json = json::convert_frames(&encoded);
+        let whole = (in_json.len(), publication.sequence());
+        assert_eq!(published(&in_json).collect::<Vec<_>>(), [whole]);
 
         let mut delivery = Vec::new();
         publication.encode_delivery(7, &mut delivery);

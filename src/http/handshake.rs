@@ -16,7 +16,7 @@ use super::origin;
 use crate::{
     config::AllowedOrigins,
     domain::{Identity, Principal},
-    protocol::{SERVER, SUBPROTOCOL, SessionId},
+    protocol::{Form, SERVER, SessionId},
 };
 
 /// A handshake that may be accepted.
@@ -26,6 +26,8 @@ pub(super) struct Accepted {
     pub(super) identity: Identity,
     /// Who that is.
     pub(super) principal: Principal,
+    /// In which form its messages are.
+    pub(super) form: Form,
     /// The answer.
     pub(super) head: Vec<u8>,
 }
@@ -74,10 +76,11 @@ pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accep
             "Sec-WebSocket-Key is not 16 bytes in base64",
         ))?;
     let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    // To the letter: a browser takes the answer for its offer only then.
-    if offers && !elements(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|one| one == SUBPROTOCOL) {
-        return Err(Refusal::Subprotocol);
-    }
+    let form = match offered_form(headers) {
+        Some(form) => form,
+        None if offers => return Err(Refusal::Subprotocol),
+        None => Form::default(),
+    };
     if let Some(origin) = headers.get(header::ORIGIN) {
         let host = text(headers, &header::HOST);
         let is_allowed = origin
@@ -90,7 +93,15 @@ pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accep
     Ok(Accepted {
         identity,
         principal: Principal::anonymous(),
-        head: accept(key, offers),
+        form,
+        head: accept(key, offers.then_some(form)),
+    })
+}
+
+/// The form that the client offers, to the letter: a browser takes the answer for its offer only then. Who offers both gets CBOR.
+fn offered_form(headers: &HeaderMap) -> Option<Form> {
+    Form::ALL.into_iter().find(|form| {
+        elements(headers, &header::SEC_WEBSOCKET_PROTOCOL).any(|one| one == form.subprotocol())
     })
 }
 
@@ -128,15 +139,15 @@ fn is_key(key: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
-fn accept(key: &str, with_subprotocol: bool) -> Vec<u8> {
+fn accept(key: &str, answered: Option<Form>) -> Vec<u8> {
     let mut head = Vec::with_capacity(256);
     head.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ",
     );
     head.extend_from_slice(&hash_key(key.as_bytes()));
-    if with_subprotocol {
+    if let Some(form) = answered {
         head.extend_from_slice(b"\r\nsec-websocket-protocol: ");
-        head.extend_from_slice(SUBPROTOCOL.as_bytes());
+        head.extend_from_slice(form.subprotocol().as_bytes());
     }
     head.extend_from_slice(b"\r\n\r\n");
     head
@@ -165,7 +176,7 @@ impl Refusal {
             Self::Subprotocol => (
                 StatusCode::BAD_REQUEST,
                 "",
-                "the only subprotocol spoken here is infotainer.v1.cbor",
+                "the subprotocols spoken here are infotainer.v1.cbor and infotainer.v1.json",
             ),
             Self::Origin => (
                 StatusCode::FORBIDDEN,
@@ -275,9 +286,25 @@ mod tests {
         let head = offered("other, infotainer.v1.cbor").unwrap().head;
         let head = String::from_utf8(head).unwrap();
         assert!(head.contains("\r\nsec-websocket-protocol: infotainer.v1.cbor\r\n"));
-        for others in ["other", "infotainer.v1.json", "Infotainer.v1.CBOR", ""] {
+        for others in ["other", "infotainer.v1", "Infotainer.v1.CBOR", ""] {
             assert_eq!(offered(others).unwrap_err(), Refusal::Subprotocol);
         }
+    }
+
+    #[test]
+    fn json_is_spoken_with_who_offers_nothing_else_of_ours() {
+        for (offer, form) in [
+            ("infotainer.v1.json", Form::Json),
+            ("other, infotainer.v1.json", Form::Json),
+            ("infotainer.v1.json, infotainer.v1.cbor", Form::Cbor),
+        ] {
+            let accepted = with("sec-websocket-protocol", offer).unwrap();
+            assert_eq!(accepted.form, form);
+            let head = String::from_utf8(accepted.head).unwrap();
+            let answer = format!("\r\nsec-websocket-protocol: {}\r\n", form.subprotocol());
+            assert!(head.contains(&answer), "{head}");
+        }
+        assert_eq!(judged("/ws", |_| {}).unwrap().form, Form::Cbor);
     }
 
     #[test]

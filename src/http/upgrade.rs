@@ -18,7 +18,7 @@ use crate::{
     },
     config::Config,
     connection::{Permit, Socket},
-    domain::{Identity, Principal},
+    domain::Identity,
 };
 
 /// Judges an upgrade request, answers it, and lets the connection live on a task of its own.
@@ -52,18 +52,13 @@ fn open<C: Conversation>(
     permit: Rc<Permit>,
     limit: Duration,
 ) {
-    let Accepted {
-        identity,
-        principal,
-        head,
-    } = accepted;
-    let entrance = (identity, principal);
+    let identity = accepted.identity;
     match identity {
-        Identity::Transient => start::<C>(&worker, entrance, &head, socket, input, permit),
+        Identity::Transient => start::<C>(&worker, accepted, socket, input, permit),
         Identity::Durable(_) => {
             spawn(async move {
                 if worker.may_connect(identity).await && permit.is_granted() {
-                    start::<C>(&worker, entrance, &head, socket, input, permit);
+                    start::<C>(&worker, accepted, socket, input, permit);
                 } else {
                     refuse(socket, Refusal::Full, limit);
                 }
@@ -74,13 +69,18 @@ fn open<C: Conversation>(
 
 fn start<C: Conversation>(
     worker: &Rc<Worker>,
-    (identity, principal): (Identity, Principal),
-    head: &[u8],
+    accepted: Accepted,
     socket: Socket,
     input: BytesMut,
     permit: Rc<Permit>,
 ) {
-    if let Some(connection) = worker.take(socket, head, permit) {
+    let Accepted {
+        identity,
+        principal,
+        form,
+        head,
+    } = accepted;
+    if let Some(connection) = worker.take(form, socket, &head, permit) {
         spawn(ConnectionTask::<C>::new(
             Rc::clone(worker),
             connection,

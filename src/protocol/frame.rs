@@ -7,6 +7,10 @@ use bytes::{BufMut, BytesMut};
 /// FIN and the binary opcode: the first byte of every message that carries CBOR.
 pub(super) const BINARY: u8 = 0x82;
 
+/// FIN and the text opcode: the first byte of every message that carries JSON.
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub(super) const TEXT: u8 = 0x81;
+
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
@@ -48,8 +52,13 @@ impl FrameHead {
     /// The lengths of the head and of the payload of the binary message that `bytes` begins with; `None` if it begins with
     /// none, or with one whose length is not in its shortest form. The payload itself may be missing.
     pub(super) fn read_binary(bytes: &[u8]) -> Option<(usize, usize)> {
+        Self::read(BINARY, bytes)
+    }
+
+    /// The same of a message whose first byte is `opcode`.
+    pub(super) fn read(opcode: u8, bytes: &[u8]) -> Option<(usize, usize)> {
         let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
-        if first != BINARY {
+        if first != opcode {
             return None;
         }
         match second {
@@ -87,7 +96,6 @@ pub(crate) fn encode_binary(out: &mut BytesMut, payload: &[u8]) {
 /// Adds a text message to `out`.
 #[cfg(feature = "conformance")]
 pub(crate) fn encode_text(out: &mut BytesMut, payload: &[u8]) {
-    const TEXT: u8 = 0x81;
     let first = out.len();
     encode_binary(out, payload);
     out[first] = TEXT;

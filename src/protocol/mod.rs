@@ -1,13 +1,15 @@
 //! What travels: commands, responses, identifiers, error codes, and how they become bytes.
 //!
 //! Owns the wire format of protocol 1 (`docs/protocol.md`). Knows no I/O, no clock and no actor. [`codec`] is the only
-//! place that names serde_cbor.
+//! place that names serde_cbor; [`json`] turns what it makes into JSON and back.
 
 pub mod codec;
 mod command;
 mod error;
 pub mod frame;
 mod ids;
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub mod json;
 mod publication;
 mod response;
 mod room;
@@ -22,6 +24,32 @@ pub use room::*;
 
 /// The WebSocket subprotocol of protocol 1 in CBOR.
 pub const SUBPROTOCOL: &str = "infotainer.v1.cbor";
+
+/// The WebSocket subprotocol of protocol 1 in JSON.
+pub const SUBPROTOCOL_JSON: &str = "infotainer.v1.json";
+
+/// In which form the messages of a connection are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Form {
+    /// Binary messages of one CBOR item each.
+    #[default]
+    Cbor,
+    /// Text messages of one JSON value each.
+    Json,
+}
+
+impl Form {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Cbor, Self::Json];
+
+    /// The name of the WebSocket subprotocol.
+    pub fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Cbor => SUBPROTOCOL,
+            Self::Json => SUBPROTOCOL_JSON,
+        }
+    }
+}
 
 /// What `Welcome` and the HTTP routes call this server: `infotainer/<version>`.
 pub const SERVER: &str = concat!("infotainer/", env!("CARGO_PKG_VERSION"));

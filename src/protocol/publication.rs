@@ -440,6 +440,20 @@ pub fn stored_publications(
     })
 }
 
+/// Length and sequence of each publication in `bytes`, which hold ready frames of either form back to back; ends in front of what is none.
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub fn published(bytes: &[u8]) -> impl Iterator<Item = (usize, Sequence)> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (len, sequence) = match StoredPublication::split_first(rest) {
+            Ok((publication, _)) => (publication.frame().len(), publication.sequence()),
+            Err(_) => super::json::first_publication(rest)?,
+        };
+        rest = &rest[len..];
+        Some((len, sequence))
+    })
+}
+
 /// The bits of a made id that tell nothing.
 const RANDOM_BITS: u32 = 50;
 

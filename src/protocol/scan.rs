@@ -6,7 +6,7 @@
 //! Tags are skipped wherever they stand, in front of the envelope's items and of keys too, as serde_cbor does where values
 //! are decoded: a client may put the self-described tag (55799) in front of everything it sends.
 
-mod cursor;
+pub(super) mod cursor;
 mod item;
 
 use std::borrow::Cow;
@@ -138,7 +138,7 @@ fn request_id(number: u64) -> Option<RequestId> {
 
 /// The request id of a broken message, if it begins as an array of two with a valid id. An array of indefinite length that
 /// breaks off counts as one of two as long as it may still be one.
-fn begun_request_id(message: &[u8]) -> Option<RequestId> {
+pub(super) fn begun_request_id(message: &[u8]) -> Option<RequestId> {
     let mut cursor = Cursor::new(message);
     let array = cursor.untagged_head().ok()?;
     if array.major != ARRAY || array.argument.is_some_and(|len| len != 2) {

@@ -12,6 +12,7 @@ mod deleting;
 mod delivery;
 mod durability;
 mod heartbeat;
+mod json;
 mod limits;
 mod listing;
 mod logs;

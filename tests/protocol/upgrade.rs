@@ -104,7 +104,7 @@ async fn a_client_that_offers_no_subprotocol_is_accepted() {
 #[tokio::test]
 async fn a_client_that_offers_only_other_subprotocols_is_refused_with_400() {
     let server = TestServer::start();
-    for offered in ["infotainer.v1.json", "mqtt, infotainer.v2.cbor"] {
+    for offered in ["infotainer.v1", "mqtt, infotainer.v2.cbor"] {
         let answer = handshake(
             server.address(),
             "/ws",

@@ -7,6 +7,7 @@ mod commands;
 mod frames;
 mod grammar;
 mod item;
+mod json;
 mod responses;
 
 use std::collections::HashSet;

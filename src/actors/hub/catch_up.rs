@@ -14,7 +14,7 @@ use actix_web::rt::spawn;
 
 use crate::{
     actors::{log_reader::DataLogPage, messages::MemoryPage, worker::Worker},
-    connection::{Connection, Paging, Phase, Subscriber, encoded},
+    connection::{Connection, Paging, Phase, Subscriber, encoded, in_form},
     datalog::ReadError,
     domain::{LogSource, Page},
     protocol::{Gap, Sequence, ServerResponse},
@@ -132,9 +132,11 @@ impl Worker {
                     to: gap.to,
                     cause: gap.cause,
                 });
-                outbox.push(Rc::clone(subscriber), encoded(&notice), gap.to);
+                let notice = encoded(connection.form(), &notice);
+                outbox.push(Rc::clone(subscriber), notice, gap.to);
             }
             if let Some((frames, last)) = served.frames {
+                let frames = in_form(connection.form(), frames);
                 outbox.push(Rc::clone(subscriber), frames, last);
             }
         });

@@ -3,7 +3,7 @@
 //! Owns the order: effects of a connection are carried out in the order of the log. While a read of a connection is under way, what comes
 //! behind it for that connection is held; so answers keep their order, and `Ping` is a barrier, without numbering anything.
 
-use std::rc::Rc;
+use std::{cell::OnceCell, rc::Rc};
 
 use actix_web::rt::spawn;
 use bytes::Bytes;
@@ -23,8 +23,8 @@ use crate::{
         WelcomeEffect,
     },
     protocol::{
-        About, ErrorCode, Kind, Sequence, ServerError, ServerResponse, Subscribed, SubscriptionId,
-        Timestamp,
+        About, ErrorCode, Form, Kind, Sequence, ServerError, ServerResponse, Subscribed,
+        SubscriptionId, Timestamp, json,
     },
 };
 
@@ -164,10 +164,23 @@ impl Worker {
 impl Worker {
     fn publish(&self, delivery: &Delivery) {
         let chunk = &delivery.chunk;
+        // Of this worker alone: its first connection in JSON came behind the release.
+        let own_json = OnceCell::new();
+        let in_json = || {
+            let convert = || json::convert_frames(&chunk.frames);
+            match &delivery.json {
+                Some(shared) => shared.get_or_init(convert),
+                None => own_json.get_or_init(convert),
+            }
+        };
         let mut table = self.table.borrow_mut();
         for (connection, subscriber) in table.released(delivery.subscription, chunk.log, chunk.last)
         {
-            match connection.deliver(subscriber, chunk, self.outbox_size) {
+            let offer = match connection.form() {
+                Form::Cbor => connection.deliver(subscriber, chunk, self.outbox_size),
+                Form::Json => connection.deliver_json(subscriber, chunk, in_json, self.outbox_size),
+            };
+            match offer {
                 Offer::Taken => self.mark_dirty(connection),
                 Offer::Behind => {
                     connection.fall_behind(subscriber);
@@ -192,9 +205,7 @@ impl Worker {
 
     /// The subscription was deleted: at this place of each connection's stream, it ends.
     fn delete(self: &Rc<Self>, subscription: SubscriptionId, except: Option<ConnectionId>) {
-        let notice = encoded(&ServerResponse::Deleted(About {
-            subscription_id: subscription,
-        }));
+        let notice = DeletedNotice::of(subscription);
         let subscribers = self.table.borrow_mut().take(subscription);
         let others = |connection: &Rc<Connection>| except != Some(connection.id());
         for (connection, _) in subscribers {
@@ -204,7 +215,7 @@ impl Worker {
             if connection.is_holding() {
                 connection.hold(Held::Deleted(subscription));
             } else {
-                self.end_subscriber(&connection, subscription, notice.clone());
+                self.end_subscriber(&connection, subscription, &notice);
             }
         }
         // A `Subscribe` that is still held stands in front of this.
@@ -219,9 +230,10 @@ impl Worker {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         subscription: SubscriptionId,
-        notice: Bytes,
+        notice: &DeletedNotice,
     ) {
         if self.remove(connection, subscription).is_some() {
+            let notice = notice.encoded(connection.form());
             connection.with_outbox(|outbox| outbox.push_deleted(subscription, notice));
             self.mark_dirty(connection);
         }
@@ -456,10 +468,8 @@ impl Worker {
             match held {
                 Held::Effect(effect) => self.carry_out(connection, effect),
                 Held::Deleted(subscription) => {
-                    let notice = encoded(&ServerResponse::Deleted(About {
-                        subscription_id: subscription,
-                    }));
-                    self.end_subscriber(connection, subscription, notice);
+                    let notice = DeletedNotice::of(subscription);
+                    self.end_subscriber(connection, subscription, &notice);
                 }
                 Held::Close(code, text) => {
                     let reason = CloseReason::orderly(code, text, HELD_CLOSE_TIMEOUT);
@@ -467,6 +477,29 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+/// The push that a subscription was deleted, encoded once for all who get it in the same form.
+struct DeletedNotice {
+    response: ServerResponse,
+    forms: [OnceCell<Bytes>; Form::ALL.len()],
+}
+
+impl DeletedNotice {
+    fn of(subscription: SubscriptionId) -> Self {
+        Self {
+            response: ServerResponse::Deleted(About {
+                subscription_id: subscription,
+            }),
+            forms: Default::default(),
+        }
+    }
+
+    fn encoded(&self, form: Form) -> Bytes {
+        self.forms[form as usize]
+            .get_or_init(|| encoded(form, &self.response))
+            .clone()
     }
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     domain::{LogNumber, LogSource},
-    protocol::{Publication, PublicationId, Timestamp},
+    protocol::{Publication, PublicationId, Timestamp, json::convert_frames},
 };
 
 const LIMIT: usize = 1000;
@@ -187,7 +187,45 @@ fn nothing_follows_the_close_frame() {
 
 #[test]
 fn dropping_publications_ends_a_begun_chunk_with_its_frame() {
+    dropping_ends_with_a_frame(&frames(1..=3));
+}
+
+#[test]
+fn dropping_publications_in_json_ends_a_begun_chunk_with_its_frame() {
     let frames = frames(1..=3);
+    let in_json: Vec<_> = frames
+        .iter()
+        .map(|frame| convert_frames(frame).to_vec())
+        .collect();
+    dropping_ends_with_a_frame(&in_json);
+}
+
+#[test]
+fn a_begun_run_of_leases_is_kept_whole_in_both_forms() {
+    let leased = frames(1..=2).concat();
+    for bytes in [convert_frames(&leased), leased.into()] {
+        let mut outbox = Outbox::default();
+        let queue = Subscriber::new(
+            SubscriptionId::of_name("q"),
+            LogNumber(1),
+            LogSource::Disk,
+            Sequence::ZERO,
+        );
+        let queue = Rc::new(queue.of_queue(1));
+        let end = queue.lease(1_000);
+        outbox.push(queue.clone(), bytes.clone(), end);
+        let mut out = Vec::new();
+        write(&mut outbox, &mut out, bytes.len() - 1);
+        outbox.hand_whole_frames();
+        assert_eq!(queue.handed(), Sequence::ZERO);
+        outbox.drop_publications();
+        out.extend(drain(&mut outbox));
+        assert_eq!(out, bytes);
+        assert_eq!(queue.handed(), end);
+    }
+}
+
+fn dropping_ends_with_a_frame(frames: &[Vec<u8>]) {
     let chunk = frames.concat();
     for begun in 1..chunk.len() {
         let mut outbox = Outbox::default();

@@ -20,11 +20,25 @@ use crate::protocol::{
 /// # Errors
 /// `malformed`, `unknown-command` or `invalid-argument`, as protocol, section 1 tells them apart.
 pub fn decode_request(message: &Bytes) -> Result<Request, Rejection> {
+    decode(message, &[])
+}
+
+/// The same of a message that [`json`](crate::protocol::json) made of a text: some commands have more fields there.
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub(in crate::protocol) fn decode_request_of_json(message: &Bytes) -> Result<Request, Rejection> {
+    decode(
+        message,
+        &[("SubmitPublication", submit_publication_of_json)],
+    )
+}
+
+/// `first` are looked through in front of [`COMMANDS`].
+fn decode(message: &Bytes, first: &[(&'static str, Decode)]) -> Result<Request, Rejection> {
     let envelope = scan(message).map_err(|(request_id, malformed)| Rejection {
         request_id,
         error: ServerError::new(ErrorCode::Malformed, malformed.to_string()),
     })?;
-    match decode_command(message, &envelope.command, envelope.fields) {
+    match decode_command(message, first, &envelope.command, envelope.fields) {
         Ok(command) => Ok(Request {
             id: envelope.request_id,
             command,
@@ -58,10 +72,12 @@ const COMMANDS: [(&str, Decode); 14] = [
 
 fn decode_command(
     message: &Bytes,
+    first: &[(&'static str, Decode)],
     name: &str,
     fields: Item<'_>,
 ) -> Result<ClientCommand, ServerError> {
-    let Some((name, decode)) = COMMANDS.iter().find(|(known, _)| *known == name) else {
+    let mut commands = first.iter().chain(&COMMANDS);
+    let Some((name, decode)) = commands.find(|(known, _)| *known == name) else {
         let message = format!("the command {} is not known", Excerpt(name.as_bytes()));
         return Err(ServerError::new(ErrorCode::UnknownCommand, message));
     };
@@ -120,6 +136,44 @@ fn submit_publication(fields: &mut Fields<'_>) -> Result<ClientCommand, Failure>
     Ok(ClientCommand::SubmitPublication(SubmitPublication {
         subscription: fields.reference(&subscription)?,
         submission: fields.bytes(&submission)?,
+        kind: kind.optional(Field::kind)?,
+        publication_id: publication_id.optional(Field::uuid)?,
+        expected_sequence: expected_sequence.optional(Field::sequence)?,
+    }))
+}
+
+/// In JSON, what is submitted may also be given as `text`, or as a value: both have become byte strings.
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+fn submit_publication_of_json(fields: &mut Fields<'_>) -> Result<ClientCommand, Failure> {
+    const WANTED: &str = "bytes in base64url; or `text` or `json` stands in its place";
+    let [
+        subscription,
+        submission,
+        text,
+        json,
+        kind,
+        publication_id,
+        expected_sequence,
+    ] = fields.pick([
+        "subscription_id",
+        "submission",
+        "text",
+        "json",
+        "kind",
+        "publication_id",
+        "expected_sequence",
+    ])?;
+    let subscription = fields.reference(&subscription)?;
+    text.only_byte_string(Field::TEXT)?;
+    let mut given = [submission, text, json].into_iter().filter(Field::is_given);
+    let data = given.next().unwrap_or(submission);
+    if let Some(other) = given.next() {
+        let message = format!("{data} and {other} are both given, but only one of them can be");
+        return Err(Failure::invalid(message));
+    }
+    Ok(ClientCommand::SubmitPublication(SubmitPublication {
+        subscription,
+        submission: fields.bytes_as(&data, WANTED)?,
         kind: kind.optional(Field::kind)?,
         publication_id: publication_id.optional(Field::uuid)?,
         expected_sequence: expected_sequence.optional(Field::sequence)?,

@@ -77,7 +77,7 @@ impl io::Write for Counter {
 
 /// Adds a frame with the payload that `put_payload` adds. The head is guessed from what the payload has at least; only
 /// where the guess was wrong (a payload on the other side of 126 or 65,536 bytes) does the payload move, by a few bytes.
-fn put_frame(
+pub(in crate::protocol) fn put_frame(
     out: &mut BytesMut,
     payload_len_at_least: usize,
     put_payload: impl FnOnce(&mut BytesMut),
@@ -116,7 +116,7 @@ fn put_envelope(out: &mut BytesMut, request_id: Option<RequestId>) {
 }
 
 /// The head of an item of major type `major` (in the upper three bits) with argument `value`: the bytes and their number.
-pub(super) fn shortest(major: u8, value: u64) -> ([u8; 9], usize) {
+pub(in crate::protocol) fn shortest(major: u8, value: u64) -> ([u8; 9], usize) {
     let mut head = [0; 9];
     let (additional, len) = match value {
         0..=23 => (value as u8, 0),

@@ -98,10 +98,21 @@ impl<'m> Fields<'m> {
 
     /// A field of bytes: a slice of the message where it stands there in one piece.
     pub(super) fn bytes(&self, field: &Field<'m>) -> Result<Bytes, Failure> {
-        Ok(match field.required(Field::bytes, Field::BYTES)? {
-            Cow::Borrowed(slice) => self.message.slice_ref(slice),
-            Cow::Owned(joined) => Bytes::from(joined),
-        })
+        self.bytes_as(field, Field::BYTES)
+    }
+
+    /// The same, called `wanted` in an error.
+    pub(super) fn bytes_as(
+        &self,
+        field: &Field<'m>,
+        wanted: &'static str,
+    ) -> Result<Bytes, Failure> {
+        Ok(
+            match field.required(|field, item| field.bytes(item, wanted), wanted)? {
+                Cow::Borrowed(slice) => self.message.slice_ref(slice),
+                Cow::Owned(joined) => Bytes::from(joined),
+            },
+        )
     }
 }
 
@@ -248,10 +259,19 @@ impl<'m> Field<'m> {
             .ok_or_else(|| self.wrong(item, Self::UUID))
     }
 
-    fn bytes(&self, item: Item<'m>) -> Result<Cow<'m, [u8]>, Failure> {
+    fn bytes(&self, item: Item<'m>, wanted: &str) -> Result<Cow<'m, [u8]>, Failure> {
         decode(item)
             .map(|WireBytes(bytes)| bytes)
-            .ok_or_else(|| self.wrong(item, Self::BYTES))
+            .ok_or_else(|| self.wrong(item, wanted))
+    }
+
+    /// Fails if it is given, and anything but one byte string.
+    #[cfg(any(feature = "server", feature = "fuzzing"))]
+    pub(super) fn only_byte_string(&self, wanted: &str) -> Result<(), Failure> {
+        match self.given() {
+            Some(item) if !item.is_bytes() => Err(self.wrong(item, wanted)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn ids(&self, item: Item<'m>) -> Result<Vec<PublicationId>, Failure> {

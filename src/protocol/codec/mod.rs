@@ -14,7 +14,11 @@ mod value;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use decode::decode_request;
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub(super) use decode::decode_request_of_json;
 pub use encode::{encode_response, encoded_len};
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub(super) use encode::{put_frame, shortest};
 pub use request::encode_request;
 pub use response::{NotAResponse, Received, ServerMessage, decode_publication, decode_response};
 

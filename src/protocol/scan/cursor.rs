@@ -3,57 +3,63 @@
 use super::Malformed;
 
 /// Arrays, maps and tags that may stand round an item. The scan recurses as deep, and no deeper.
-pub(super) const MAX_NESTING: usize = 64;
+pub(in crate::protocol) const MAX_NESTING: usize = 64;
 
 // The major types.
-pub(super) const UNSIGNED: u8 = 0;
-pub(super) const NEGATIVE: u8 = 1;
-pub(super) const BYTES: u8 = 2;
-pub(super) const TEXT: u8 = 3;
-pub(super) const ARRAY: u8 = 4;
-pub(super) const MAP: u8 = 5;
-pub(super) const TAG: u8 = 6;
+pub(in crate::protocol) const UNSIGNED: u8 = 0;
+pub(in crate::protocol) const NEGATIVE: u8 = 1;
+pub(in crate::protocol) const BYTES: u8 = 2;
+pub(in crate::protocol) const TEXT: u8 = 3;
+pub(in crate::protocol) const ARRAY: u8 = 4;
+pub(in crate::protocol) const MAP: u8 = 5;
+pub(in crate::protocol) const TAG: u8 = 6;
 const SIMPLE: u8 = 7;
 
-pub(super) const BREAK: u8 = 0xff;
-pub(super) const NULL: u8 = 0xf6;
+pub(in crate::protocol) const BREAK: u8 = 0xff;
+pub(in crate::protocol) const NULL: u8 = 0xf6;
 
 /// The first byte of an item and its argument.
 #[derive(Clone, Copy)]
-pub(super) struct Head {
+pub(in crate::protocol) struct Head {
     /// Where it stands.
     at: usize,
-    pub(super) major: u8,
+    pub(in crate::protocol) major: u8,
     /// `None` is an indefinite length, or (of [`SIMPLE`]) a break.
-    pub(super) argument: Option<u64>,
+    pub(in crate::protocol) argument: Option<u64>,
 }
 
 /// A place in a message.
 #[derive(Clone, Copy)]
-pub(super) struct Cursor<'m> {
+pub(in crate::protocol) struct Cursor<'m> {
     bytes: &'m [u8],
     at: usize,
 }
 
 impl<'m> Cursor<'m> {
-    pub(super) fn new(bytes: &'m [u8]) -> Self {
+    pub(in crate::protocol) fn new(bytes: &'m [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    pub(super) fn at(&self) -> usize {
+    pub(in crate::protocol) fn at(&self) -> usize {
         self.at
     }
 
     /// What it went over since it was at `start`.
-    pub(super) fn since(&self, start: usize) -> &'m [u8] {
+    pub(in crate::protocol) fn since(&self, start: usize) -> &'m [u8] {
         &self.bytes[start..self.at]
     }
 
-    pub(super) fn peek(&self) -> Option<u8> {
+    /// What it went over since it was in front of `head`.
+    #[cfg(any(feature = "server", feature = "fuzzing"))]
+    pub(in crate::protocol) fn since_head(&self, head: Head) -> &'m [u8] {
+        self.since(head.at)
+    }
+
+    pub(in crate::protocol) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    pub(super) fn take(&mut self, len: u64) -> Result<&'m [u8], Malformed> {
+    pub(in crate::protocol) fn take(&mut self, len: u64) -> Result<&'m [u8], Malformed> {
         let rest = &self.bytes[self.at..];
         let taken = usize::try_from(len).ok().and_then(|len| rest.get(..len));
         let taken = taken.ok_or(Malformed::Truncated(self.bytes.len()))?;
@@ -67,7 +73,7 @@ impl<'m> Cursor<'m> {
         Ok(u64::from_be_bytes(number))
     }
 
-    pub(super) fn head(&mut self) -> Result<Head, Malformed> {
+    pub(in crate::protocol) fn head(&mut self) -> Result<Head, Malformed> {
         let at = self.at;
         let first = self.peek().ok_or(Malformed::Truncated(at))?;
         self.at += 1;
@@ -93,7 +99,7 @@ impl<'m> Cursor<'m> {
     }
 
     /// The head of what stands behind any tags.
-    pub(super) fn untagged_head(&mut self) -> Result<Head, Malformed> {
+    pub(in crate::protocol) fn untagged_head(&mut self) -> Result<Head, Malformed> {
         loop {
             let head = self.head()?;
             if head.major != TAG {
@@ -103,7 +109,7 @@ impl<'m> Cursor<'m> {
     }
 
     /// Goes behind one item, which stands inside `depth` arrays, maps and tags.
-    pub(super) fn skip_item(&mut self, depth: usize) -> Result<(), Malformed> {
+    pub(in crate::protocol) fn skip_item(&mut self, depth: usize) -> Result<(), Malformed> {
         let head = self.head()?;
         if matches!(head.major, ARRAY | MAP | TAG) && depth == MAX_NESTING {
             return Err(Malformed::Nested(head.at));

@@ -34,6 +34,12 @@ impl<'m> Item<'m> {
         self.untagged_bytes() == [NULL]
     }
 
+    pub(in crate::protocol) fn is_bytes(self) -> bool {
+        self.cursor()
+            .untagged_head()
+            .is_ok_and(|head| head.major == BYTES)
+    }
+
     pub(in crate::protocol) fn is_map(self) -> bool {
         self.pairs().is_some()
     }
