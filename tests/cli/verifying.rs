@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{infotainer, objects, printed, said, sentence, support::Process};
+use crate::{
+    infotainer, objects, printed, said, sentence,
+    support::{Process, eventually},
+};
 
 /// A directory with a segment, after an orderly end.
 async fn stored() -> (Process, PathBuf) {
@@ -16,9 +19,14 @@ async fn stored() -> (Process, PathBuf) {
         client.publish("orders", vec![number; 200_000]).await;
     }
     client.close().await;
+    let dir = server.data_dir();
+    eventually("a journal is sealed", async || {
+        let mut segments = fs::read_dir(dir.join("segments")).unwrap();
+        segments.any(|entry| entry.unwrap().path().extension() == Some("segment".as_ref()))
+    })
+    .await;
     server.signal("-TERM");
     assert!(server.exited().await.success());
-    let dir = server.data_dir();
     (server, dir)
 }
 
