@@ -6,6 +6,7 @@
 //! What makes something dead (retention, a removed log) may be written and not synced; before a step makes use of it, the
 //! journals are synced.
 
+mod freezing;
 mod sealing;
 mod tidying;
 
@@ -143,6 +144,10 @@ impl Worker {
                 Task::Make => self.make(),
                 Task::Note(note) => {
                     self.store.note_running(&note);
+                    Ok(())
+                }
+                Task::Freeze(request) => {
+                    request.answer(self.freeze());
                     Ok(())
                 }
                 Task::Seal(journal) => {

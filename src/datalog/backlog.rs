@@ -31,6 +31,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     Space,
+    backup::FreezeRequest,
     journal::{JournalFile, Unsealed},
     segment::RunDescriptor,
     store::{RunNote, is_disk_full},
@@ -50,6 +51,15 @@ const CLEARING_SHARE: u64 = 64;
 
 /// Of the usual size of a journal, what those leave to what can't be refused.
 const LAST_SHARE: u64 = 256;
+
+/// A journal that is written and not sealed.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) generation: u64,
+    pub(crate) file: Arc<JournalFile>,
+    /// The system has what is in front of it.
+    pub(crate) end: u64,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -71,7 +81,9 @@ struct State {
     reserve: Option<JournalFile>,
     unsealed: VecDeque<Unsealed>,
     dead: Vec<RunDescriptor>,
-    /// Bytes left in the current journal.
+    /// The journal that is written, and its generation.
+    current: Option<(u64, Arc<JournalFile>)>,
+    /// Bytes left in it, for what is not written yet.
     left: u64,
     /// The last thing tried was to make the spare.
     made_last: bool,
@@ -83,6 +95,8 @@ struct State {
     untidy: bool,
     /// What is to be noted of the run, the newest only.
     note: Option<RunNote>,
+    /// Somebody waits for everything to be held still.
+    freeze: Option<FreezeRequest>,
     /// A merge is under way, or was and is not yet known.
     merging: bool,
     merged: bool,
@@ -112,6 +126,7 @@ impl State {
             || !self.dead.is_empty()
             || self.untidy
             || self.note.is_some()
+            || self.freeze.is_some()
             || self.merged
     }
 }
@@ -123,6 +138,8 @@ pub(crate) enum Task {
     Make,
     /// Note how far the log is synced.
     Note(RunNote),
+    /// Hold everything still that a backup is made of.
+    Freeze(FreezeRequest),
     Seal(Unsealed),
     /// Drop runs that are dead.
     Drop(Vec<RunDescriptor>),
@@ -191,9 +208,33 @@ impl Backlog {
         state.unsealed.len() + 2 <= self.max_unsealed
     }
 
-    /// Notes how much is left in the current journal.
+    /// Notes which journal is written first.
+    pub(crate) fn begin(&self, generation: u64, file: Arc<JournalFile>) {
+        let mut state = self.state.lock();
+        state.left = file.capacity();
+        state.current = Some((generation, file));
+    }
+
+    /// Notes how much is left in the current journal: the system has what is in front of that.
     pub(crate) fn set_left(&self, left: u64) {
         self.state.lock().left = left;
+    }
+
+    /// What is written and not sealed, in order. Everything that was acknowledged and is not sealed is in it.
+    pub(crate) fn written(&self) -> Vec<Written> {
+        let state = self.state.lock();
+        let unsealed = state.unsealed.iter().map(|journal| Written {
+            generation: journal.generation,
+            file: journal.file.clone(),
+            end: journal.end,
+        });
+        let current = state.current.iter().map(|(generation, file)| Written {
+            generation: *generation,
+            file: file.clone(),
+            end: file.capacity() - state.left,
+        });
+        let all = unsealed.chain(current);
+        all.filter(|journal| journal.end > 0).collect()
     }
 
     /// Takes a journal that `needed` bytes fit into. Waits for one; on a full disk there is nothing to wait for.
@@ -231,9 +272,26 @@ impl Backlog {
         }
     }
 
-    /// Hands a journal over for sealing.
-    pub(crate) fn hand_over(&self, journal: Unsealed) {
-        self.state.lock().unsealed.push_back(journal);
+    /// Hands a journal over for sealing; `next` is written from now on, as the generation `generation`.
+    pub(crate) fn hand_over(&self, journal: Unsealed, generation: u64, next: Arc<JournalFile>) {
+        let mut state = self.state.lock();
+        state.unsealed.push_back(journal);
+        state.left = next.capacity();
+        state.current = Some((generation, next));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Asks for everything to be held still, in front of what else there is to do.
+    pub(crate) fn ask_to_freeze(&self, request: FreezeRequest) {
+        let mut state = self.state.lock();
+        let failed = state.failed.clone();
+        if state.stopping || failed.is_some() || state.freeze.is_some() {
+            drop(state);
+            return request.refuse(failed);
+        }
+        state.freeze = Some(request);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -263,10 +321,14 @@ impl Backlog {
             self.wait_for_turn(&mut state);
             let blocked = state.is_blocked();
             if state.stopping || state.failed.is_some() {
+                state.freeze = None;
                 return Task::Stop;
             }
             if let Some(note) = state.note.take() {
                 return Task::Note(note);
+            }
+            if let Some(request) = state.freeze.take() {
+                return Task::Freeze(request);
             }
             // On a full disk, letting go of something is what helps.
             if !blocked && state.full.is_some() && !state.dead.is_empty() {
@@ -489,7 +551,10 @@ impl Backlog {
 
     /// Background work is over: nothing can be written any more.
     pub(crate) fn fail(&self, why: Arc<str>) {
-        self.state.lock().failed.get_or_insert(why);
+        let mut state = self.state.lock();
+        state.failed.get_or_insert(why);
+        state.freeze = None;
+        drop(state);
         self.changed.notify_all();
     }
 

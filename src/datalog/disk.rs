@@ -242,6 +242,34 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a directory with all that is in it, if it is there.
+pub(crate) fn remove_dir_all(dir: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    if simulated::of(dir).is_some() {
+        return remove_files(dir);
+    }
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// On a simulated disk, directories stay.
+#[cfg(test)]
+fn remove_files(dir: &Path) -> io::Result<()> {
+    if !fs::exists(dir)? {
+        return Ok(());
+    }
+    for path in paths_in(dir)? {
+        let path = path?;
+        match path.is_dir() {
+            true => remove_files(&path)?,
+            false => remove(&path)?,
+        }
+    }
+    Ok(())
+}
+
 /// Makes the names in a directory durable: what was made, renamed or removed there.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

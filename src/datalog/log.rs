@@ -3,7 +3,7 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use super::{
-    LogNumber, LogReader, OpenError, Options, Record, Recovered, Space, WriteError,
+    Freezer, LogNumber, LogReader, OpenError, Options, Record, Recovered, Space, WriteError,
     background::Background,
     backlog::Backlog,
     chunk::ChunkEntry,
@@ -111,7 +111,7 @@ impl DataLog {
         let index = source.index.clone();
         let journal = JournalWriter::new(store.id(), Arc::new(file), next_generation, last_batch);
         index.add_journal(next_generation, journal.file().clone());
-        backlog.set_left(journal.left());
+        backlog.begin(next_generation, journal.file().clone());
         let background = Background {
             options,
             store: store.clone(),
@@ -142,6 +142,11 @@ impl DataLog {
     /// A reader of its logs.
     pub fn reader(&self) -> LogReader {
         LogReader::new(self.source.clone())
+    }
+
+    /// Who can hold everything still for a backup.
+    pub fn freezer(&self) -> Freezer {
+        Freezer::new(self.backlog.clone())
     }
 
     /// Appends one batch: its records become true together, and visible to readers.
@@ -266,12 +271,14 @@ impl DataLog {
             Err(why) => return Err(self.fail(why)),
         };
         match self.journal.rotate(next) {
-            Ok(sealed) => self.backlog.hand_over(sealed),
+            Ok(sealed) => {
+                let (generation, file) = (self.journal.generation(), self.journal.file());
+                self.backlog.hand_over(sealed, generation, file.clone());
+            }
             Err(error) => return Err(self.fail(format!("syncing a journal: {error}"))),
         }
         self.index
             .add_journal(self.journal.generation(), self.journal.file().clone());
-        self.backlog.set_left(self.journal.left());
         Ok(())
     }
 

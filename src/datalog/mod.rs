@@ -17,6 +17,7 @@
 
 mod background;
 mod backlog;
+mod backup;
 mod catalogue;
 mod chunk;
 pub(crate) mod disk;
@@ -43,6 +44,9 @@ mod types;
 mod units;
 mod verify;
 
+pub use backup::{
+    Contents, FreezeError, Freezer, Frozen, Part, PartName, Place, PlaceError, Revival, Still,
+};
 pub use catalogue::panic_is_contained;
 pub use log::DataLog;
 pub use reader::LogReader;

@@ -241,6 +241,41 @@ impl StateLog {
         SMALL
     }
 
+    /// The length up to which it tells of everything through the generation `sealed_through`, and of nothing else. One that lacks
+    /// something is written anew first.
+    ///
+    /// # Errors
+    /// As [`rewrite`](Self::rewrite); and if the file can't be read.
+    pub(crate) fn len_through(
+        &mut self,
+        catalogue: &Catalogue,
+        sealed_through: u64,
+    ) -> Result<u64, RewriteError> {
+        if self.generation() > sealed_through {
+            // The commit behind its last append is still to come.
+            return Ok(self.begin_of_later(sealed_through)?);
+        }
+        if self.generation() < sealed_through || self.is_damaged {
+            self.rewrite(catalogue, sealed_through)?;
+        }
+        // Of the last batch, the padding alone may be cut.
+        Ok(self.end.offset.min(self.file.len()?))
+    }
+
+    /// Where the first batch begins that is of a generation above `sealed_through`.
+    fn begin_of_later(&self, sealed_through: u64) -> io::Result<u64> {
+        let bytes = self.read(0..self.end.offset)?;
+        let mut at = 0;
+        while at < bytes.len() {
+            match Batch::read(&bytes[at..], self.store) {
+                Some(batch) if batch.header.generation > sealed_through => break,
+                Some(batch) => at += batch.len(),
+                None => at += ALIGNMENT,
+            }
+        }
+        Ok((at as u64).min(self.end.offset))
+    }
+
     /// Writes it anew with what the catalogue holds, which is everything up to the generation `sealed_through`. Also where
     /// [`generation`](Self::generation) is behind that: the end of the file was lost.
     ///

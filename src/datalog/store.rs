@@ -28,6 +28,22 @@ use notes::{read_format, read_or_make_format, read_running};
 /// Bytes of the file that is given up so that a start succeeds on a full disk.
 const RESERVE: u64 = 8 << 20;
 
+/// The folder of what a backup still needs. Its links are those of a server that runs: a start removes it.
+pub(crate) const BACKUP: &str = "backup.tmp";
+
+/// Makes what is in `dir` the data directory of the store `id`, as after an orderly end: `newest` is the last batch with its journal's
+/// generation, `unsealed` are the generations that wait to be sealed. Synced.
+pub(crate) fn found(
+    dir: &Path,
+    id: Uuid,
+    (generation, batch): (u64, u64),
+    unsealed: &[u64],
+) -> io::Result<()> {
+    let ended = notes::ended(generation, batch, unsealed);
+    write_whole(dir, "ended", ended.as_bytes())?;
+    write_whole(dir, "format", notes::format(id).as_bytes())
+}
+
 /// An open data directory, locked until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -81,6 +97,8 @@ impl Store {
             is_stand_in: false,
             _lock: Some(lock),
         };
+        // What a backup left that did not end.
+        disk::remove_dir_all(&store.backup_dir()).during(doing)?;
         store.make_room().during(doing)?;
         Ok(store)
     }
@@ -143,6 +161,11 @@ impl Store {
 
     pub(crate) fn catalogue_dir(&self) -> PathBuf {
         self.dir.join("catalogue")
+    }
+
+    /// Where files are kept that a backup still needs.
+    pub(crate) fn backup_dir(&self) -> PathBuf {
+        self.dir.join(BACKUP)
     }
 
     pub(crate) fn quarantine_dir(&self) -> PathBuf {

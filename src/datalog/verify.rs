@@ -14,7 +14,7 @@
 
 mod logs;
 mod sealed;
-mod stand_in;
+pub(super) mod stand_in;
 
 use std::{
     io,

@@ -164,6 +164,16 @@ fn checksum(store: Uuid, generation: u64, batch: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, &batch[HEADER_LEN..])
 }
 
+/// Makes the batch of the store `from` that `bytes` begins with one of the store `to`; its length, padding included. None: it is no
+/// such batch, and as it was.
+pub(crate) fn adopt(bytes: &mut [u8], from: Uuid, to: Uuid) -> Option<usize> {
+    let batch = Batch::read(bytes, from)?;
+    let (len, unpadded) = (batch.len(), HEADER_LEN + batch.body.len());
+    let crc = checksum(to, batch.header.generation, &bytes[..unpadded]);
+    bytes[CRC_AT..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+    Some(len)
+}
+
 /// A batch as it was found, its checksum being right.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch<'a> {
@@ -393,6 +403,19 @@ mod tests {
         };
         assert_eq!(frames, b"frames");
         assert_eq!(&bytes[offset..offset + 6], b"frames");
+    }
+
+    #[test]
+    fn batch_that_was_adopted_is_the_other_stores_alone() {
+        let (mut bytes, other) = (batch(HEADER), Uuid::from_u128(8));
+        let len = bytes.len();
+        assert_eq!(adopt(&mut bytes, other, STORE), None);
+        assert_eq!(bytes, batch(HEADER));
+        assert_eq!(adopt(&mut bytes, STORE, other), Some(len));
+        assert!(Batch::read(&bytes, STORE).is_none());
+        let read = Batch::read(&bytes, other).unwrap();
+        assert_eq!(read.header, HEADER);
+        assert_eq!(read.records().flatten().count(), every_record().len());
     }
 
     #[test]

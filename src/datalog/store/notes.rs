@@ -100,6 +100,11 @@ pub(super) fn ended(generation: u64, batch: u64, unsealed: &[u64]) -> String {
     with_checksum(format!("{generation}\n{batch}\n{unsealed}"))
 }
 
+/// The text of `format`.
+pub(super) fn format(id: Uuid) -> String {
+    with_checksum(format!("{FORMAT}\n{id}\n"))
+}
+
 /// None at all if there are none.
 fn unsealed_line(unsealed: &[u64]) -> String {
     let numbers: Vec<_> = unsealed.iter().map(u64::to_string).collect();
@@ -128,8 +133,7 @@ pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
     }
     sync_above(dir).during(|| format!("syncing what {} is in", dir.display()))?;
     let id = Uuid::new_v4();
-    let text = with_checksum(format!("{FORMAT}\n{id}\n"));
-    write_whole(dir, "format", text.as_bytes())
+    write_whole(dir, "format", format(id).as_bytes())
         .during(|| format!("writing {}", dir.join("format").display()))?;
     Ok(id)
 }

@@ -3,6 +3,7 @@
 #[macro_use]
 mod small_disk;
 
+mod backup;
 mod basics;
 mod crash_points;
 mod damage;

@@ -4,7 +4,11 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::{shadow::Shadow, *};
+use super::{
+    backup::{freeze, revived},
+    shadow::Shadow,
+    *,
+};
 use crate::datalog::disk::simulated::{Disk, End};
 
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ enum Operation {
     Sync,
     EndJournal,
     Settle,
+    /// What is changed while everything is held still is not in the backup.
+    Backup(Vec<Change>),
     Close,
     Crash,
     LoseCatalogue,
@@ -64,6 +70,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Sync),
         3 => Just(Operation::EndJournal),
         1 => Just(Operation::Settle),
+        1 => proptest::collection::vec(change(), 0..6).prop_map(Operation::Backup),
         1 => Just(Operation::Close),
         1 => Just(Operation::Crash),
         1 => Just(Operation::LoseCatalogue),
@@ -139,6 +146,14 @@ fn cut_power(log: DataLog, disk: &Disk, seed: u64) {
     disk.revive();
 }
 
+/// A backup is what was written before, and whole.
+fn check_revived(contents: &Contents, model: &Shadow) {
+    let dir = revived(contents);
+    let (log, recovered) = DataLog::open(small(dir.path())).unwrap();
+    check_recovered(model, &recovered);
+    model.check(&log.reader());
+}
+
 /// Whether the last commit that was to end before its last step did.
 fn run(operations: &[Operation]) -> bool {
     let mut ended_in_commit = false;
@@ -168,6 +183,16 @@ fn run(operations: &[Operation]) -> bool {
             Operation::Settle => {
                 log.settle();
                 volatile = vec![model.clone()];
+            }
+            Operation::Backup(changes) => {
+                let (frozen, backed_up) = (freeze(&log), model.clone());
+                log.write(&records(&mut model, changes)).unwrap();
+                let put = Change::Put { key: 7, value: 8 };
+                log.write(&records(&mut model, &[put])).unwrap();
+                log.end_journal();
+                log.settle();
+                volatile = vec![model.clone()];
+                check_revived(frozen.contents(), &backed_up);
             }
             Operation::CutPower(seed) => {
                 cut_power(log, &disk, *seed);

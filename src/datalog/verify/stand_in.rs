@@ -17,7 +17,7 @@ const LINKED: [&str; 3] = ["journal", "segments", "state"];
 
 /// See the module. Removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct StandIn {
+pub(in crate::datalog) struct StandIn {
     original: PathBuf,
     path: PathBuf,
     copied: std::cell::Cell<u64>,
@@ -25,7 +25,7 @@ pub(super) struct StandIn {
 
 impl StandIn {
     /// An empty one, for the directory `original`.
-    pub(super) fn of(original: &Path) -> Result<Self, VerifyError> {
+    pub(in crate::datalog) fn of(original: &Path) -> Result<Self, VerifyError> {
         let has = |name: &&str| original.join(name).exists();
         if !["format", "journal", "segments"].iter().any(has) {
             return Err(VerifyError::None(original.to_owned()));
@@ -43,21 +43,21 @@ impl StandIn {
         })
     }
 
-    pub(super) fn original(&self) -> &Path {
+    pub(in crate::datalog) fn original(&self) -> &Path {
         &self.original
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::datalog) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Bytes that were copied.
-    pub(super) fn copied(&self) -> u64 {
+    pub(in crate::datalog) fn copied(&self) -> u64 {
         self.copied.get()
     }
 
     /// Links and copies what is in the original, which is locked.
-    pub(super) fn fill(&self) -> Result<(), VerifyError> {
+    pub(in crate::datalog) fn fill(&self) -> Result<(), VerifyError> {
         for name in LINKED.into_iter().chain(["quarantine"]) {
             let to = self.path.join(name);
             let made = fs::create_dir(&to);
@@ -77,7 +77,7 @@ impl StandIn {
     }
 
     /// What is said of the stand-in, said of the original.
-    pub(super) fn in_place(&self, line: &str) -> String {
+    pub(in crate::datalog) fn in_place(&self, line: &str) -> String {
         let of = |path: &Path| path.display().to_string();
         line.replace(&of(&self.path), &of(&self.original))
     }
