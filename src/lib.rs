@@ -9,6 +9,8 @@ mod access;
 #[cfg(feature = "server")]
 mod actors;
 #[cfg(feature = "server")]
+pub mod backup;
+#[cfg(feature = "server")]
 mod certificates;
 #[cfg(feature = "client")]
 pub mod client;

@@ -35,6 +35,7 @@ use crate::{
             CheckHealth, CommitFailed, Drain, PubSubService, SpaceChanged, StopAccepting,
         },
     },
+    backup::Socket,
     certificates::{CertificateError, Certificates},
     config::{Config, ConfigError},
     datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
@@ -199,6 +200,8 @@ struct Parts {
     logger: Addr<DataLogger>,
     arbiters: [Arbiter; 2],
     accepting: actix_server::ServerHandle,
+    /// None: the file system has no sockets.
+    backups: Option<Socket>,
 }
 
 impl Parts {
@@ -223,7 +226,7 @@ impl Parts {
             source,
         })?;
 
-        let (reader, space) = (log.reader(), log.space());
+        let (reader, space, freezer) = (log.reader(), log.space(), log.freezer());
         let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
         let fetchers = {
             let reader = reader.clone();
@@ -263,6 +266,13 @@ impl Parts {
                 log::error!("the listener ended: {error}");
             }
         });
+        let backups = Socket::listen(&config.data_dir, freezer)
+            .inspect_err(|error| {
+                log::warn!(
+                    "no backup can be made while the server runs: its socket can't be made: {error}"
+                );
+            })
+            .ok();
         if let Some(certificates) = certificates {
             actix::spawn(async move { certificates.watch().await });
         }
@@ -273,6 +283,7 @@ impl Parts {
                 logger,
                 arbiters,
                 accepting,
+                backups,
             },
             Started {
                 address,
@@ -288,6 +299,9 @@ impl Parts {
         let limit = self.config.shutdown_timeout;
         let hubs: Vec<Addr<Hub>> = self.pubsub.send(StopAccepting).await.unwrap_or_default();
         self.accepting.pause().await;
+        if let Some(backups) = self.backups {
+            backups.stop().await;
+        }
         for hub in &hubs {
             let _ = hub.send(StopReading).await;
         }

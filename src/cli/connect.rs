@@ -7,6 +7,10 @@ use std::{
     fs,
     future::Future,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -150,6 +154,29 @@ pub(super) fn run_unlogged(work: impl Future<Output = Result<(), Failure>>) -> R
     // A look-up of a host may take longer than anybody wants to wait.
     runtime.shutdown_background();
     outcome
+}
+
+/// The same for work that blocks. A signal sets what it is handed, and it ends soon then, having cleared up.
+pub(super) fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let mut done = None;
+    run_unlogged(async {
+        let mut stop = Stop::new()?;
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let asked = is_stopped.clone();
+        let mut work = tokio::task::spawn_blocking(move || work(&asked));
+        let outcome = tokio::select! {
+            outcome = &mut work => outcome,
+            () = stop.asked() => {
+                is_stopped.store(true, Ordering::Relaxed);
+                work.await
+            }
+        };
+        done = Some(outcome.map_err(|error| Failure::Failed(error.to_string()))??);
+        Ok(())
+    })?;
+    Ok(done.expect("invariant: work that did not fail has an outcome"))
 }
 
 /// Somebody's wish that the command ends: SIGINT or SIGTERM. Once there is one of these, the signals do nothing else.

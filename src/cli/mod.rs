@@ -4,6 +4,7 @@
 //! outside of this folder reads arguments or the environment.
 
 mod allocator;
+mod backup;
 mod bench;
 mod connect;
 mod effective;
@@ -66,6 +67,8 @@ enum Command {
     Redrive(redrive::RedriveArgs),
     Bench(Box<bench::BenchArgs>),
     Verify(verify::VerifyArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Config(Box<effective::ConfigArgs>),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -88,6 +91,8 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
             Command::Redrive(redrive) => redrive::run(redrive),
             Command::Bench(bench) => bench::run(*bench),
             Command::Verify(verify) => verify::run(&verify),
+            Command::Backup(backup) => backup::backup(backup),
+            Command::Restore(restore) => backup::restore(restore),
             Command::Config(config) => effective::run(*config, &matches, &args),
             Command::Completions(completions) => manual::completions(&completions),
             Command::Man(man) => manual::man(&man),

@@ -1,18 +1,16 @@
-//! `infotainer verify`: whether a data directory is whole.
+//! `infotainer verify`: whether a data directory is whole, or a backup.
 
 use std::{
     collections::HashMap,
-    ops::ControlFlow,
+    fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::AtomicBool,
 };
 
 use bytesize::ByteSize;
 use clap::Args;
 use infotainer::{
+    backup::Unpacked,
     datalog::{self, LogReport, MissingRange, Report, VerifyError, panic_is_contained},
     domain::{LogNumber, StateEntry},
     protocol::SubscriptionId,
@@ -21,24 +19,24 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    connect::{self, Stop},
+    backup::{self, reporting},
+    connect::run_blocking,
     output::Output,
-    progress::{Extent, Progress},
     table::{Column, Table},
 };
 
-/// Checks a data directory without changing it
+/// Checks a data directory, or a backup, without changing it
 ///
 /// It reads everything that is stored, compares checksums, sequences, and what the files say of each other, and says what is
 /// damaged and what a start of the server would make of it. No server may have the directory open. The folder `catalogue` is
-/// copied to the folder for temporary files (TMPDIR), and needs as much room there. Exit code 0 means that all is whole, 1 that
+/// copied to the folder for temporary files (TMPDIR), and needs as much room there; a backup is unpacked there whole. Exit code 0 means that all is whole, 1 that
 /// something is damaged or can't be read.
 #[derive(Args, Debug)]
 pub(super) struct VerifyArgs {
-    /// The data directory
+    /// The data directory, or a backup (- for stdin)
     #[arg(
         env = "INFOTAINER_DATA_DIR",
-        value_name = "DIR",
+        value_name = "DIR|FILE",
         default_value = "./infotainer-data"
     )]
     dir: PathBuf,
@@ -52,7 +50,9 @@ pub(super) struct VerifyArgs {
 type Names = HashMap<LogNumber, (SubscriptionId, String)>;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let report = checked(args.dir.clone())?;
+    spare_the_catalogue();
+    let path = args.dir.clone();
+    let report = run_blocking(move |is_stopped| checked(&path, is_stopped))?;
     let names = names(&report);
     let mut out = Output::new();
     if args.json {
@@ -64,50 +64,47 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     if report.is_whole() {
         Ok(())
     } else {
-        let dir = args.dir.display();
-        Err(Failure::Failed(format!("data directory {dir} is damaged")))
+        let what = match is_backup(&args.dir) {
+            true => "backup",
+            false => "data directory",
+        };
+        let path = args.dir.display();
+        Err(Failure::Failed(format!("{what} {path} is damaged")))
     }
 }
 
-/// The check, which a signal ends.
-fn checked(dir: PathBuf) -> Result<Report, Failure> {
-    spare_the_catalogue();
-    let mut report = None;
-    connect::run_unlogged(async {
-        let mut stop = Stop::new()?;
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let asked = is_stopped.clone();
-        let mut check = tokio::task::spawn_blocking(move || check(&dir, &asked));
-        let outcome = tokio::select! {
-            outcome = &mut check => outcome,
-            () = stop.asked() => {
-                // It ends soon, and takes its copies with it.
-                is_stopped.store(true, Ordering::Relaxed);
-                check.await
-            }
-        };
-        let outcome = outcome.map_err(|error| Failure::Failed(error.to_string()))?;
-        report = Some(outcome.map_err(|error| Failure::Failed(error.to_string()))?);
-        Ok(())
-    })?;
-    Ok(report.expect("invariant: a check that did not fail has a report"))
+/// What was checked, and the report.
+fn checked(path: &Path, is_stopped: &AtomicBool) -> Result<Report, Failure> {
+    let failed = |error: VerifyError| Failure::Failed(error.to_string());
+    let mut progress = reporting("checking", is_stopped);
+    if !is_backup(path) {
+        return datalog::verify(path, progress).map_err(failed);
+    }
+    let mut input = backup::open(path)?;
+    let mut unpacking = reporting("unpacking", is_stopped);
+    let unpacked = Unpacked::of(&mut input, &mut unpacking).map_err(backup::failure)?;
+    drop(unpacking);
+    let mut report = datalog::verify(unpacked.dir(), &mut progress).map_err(failed)?;
+    // It is always made again of a backup.
+    report.recovery.catalogue_rebuilt = false;
+    let of_the_backup = |line: &String| {
+        let dir = unpacked.dir().display().to_string();
+        line.replace(&dir, &path.display().to_string())
+    };
+    let found = report.damage.iter().map(of_the_backup);
+    let known = unpacked.damage().iter();
+    let known = known.map(|line| format!("known when the backup was made: {line}"));
+    report.damage = known.chain(found).collect();
+    Ok(report)
 }
 
-fn check(dir: &Path, is_stopped: &AtomicBool) -> Result<Report, VerifyError> {
-    let mut bar = None;
-    datalog::verify(dir, |progress| {
-        bar.get_or_insert_with(|| Progress::new("checking", &Extent::Stored(progress.total)))
-            .reach(progress.done);
-        if is_stopped.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    })
+/// A directory is a data directory, everything else that is there a backup.
+fn is_backup(path: &Path) -> bool {
+    backup::is_pipe(path) || fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
 /// A panic of sled's tells that the catalogue is damaged, and is said so.
-fn spare_the_catalogue() {
+pub(super) fn spare_the_catalogue() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panic_is_contained() {

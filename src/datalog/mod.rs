@@ -49,6 +49,8 @@ pub use backup::{
 };
 pub use catalogue::panic_is_contained;
 pub use log::DataLog;
+#[cfg(feature = "server")]
+pub(crate) use pace::Pace;
 pub use reader::LogReader;
 pub use types::*;
 pub use verify::{LogReport, Progress, Report, VerifyError, verify};

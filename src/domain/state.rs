@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    LogNumber, Record, Settings,
+    LogNumber, Record, Settings, StateMap,
     queue::{QueueBlock, QueueChange, QueueHead},
 };
 use crate::protocol::{
@@ -115,6 +115,18 @@ pub fn put_subscription(id: SubscriptionId, state: &SubscriptionState) -> Record
         key: subscription_key(id),
         value: codec::encode_state(state).into(),
     }
+}
+
+/// Gives every subscription of a state map a new epoch: its log is a copy, whose end may be older than what clients know of it.
+pub fn renew_epochs(entries: StateMap) -> impl Iterator<Item = Record> {
+    let entries = entries.into_iter();
+    entries.filter_map(|(key, value)| match StateEntry::decode(&key, &value) {
+        Ok(StateEntry::Subscription(id, state)) => {
+            let epoch = Epoch::random();
+            Some(put_subscription(id, &SubscriptionState { epoch, ..state }))
+        }
+        _ => None,
+    })
 }
 
 /// Removes the entry of a subscription.

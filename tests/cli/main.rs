@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod backups;
 mod encrypted;
 mod logs;
 mod manual;

@@ -2,7 +2,7 @@
 
 use crate::{infotainer, printed, sentence};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "serve",
     "pub",
     "sub",
@@ -15,6 +15,8 @@ const COMMANDS: [&str; 15] = [
     "redrive",
     "bench",
     "verify",
+    "backup",
+    "restore",
     "config",
     "completions",
     "man",
