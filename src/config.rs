@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use crate::protocol::{Durability, Retention};
+use crate::protocol::{Durability, Retention, Secret};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -120,6 +120,56 @@ pub struct Config {
 
     /// Threads that serve connections. Default one for each core; 1 to [`MOST_WORKERS`].
     pub workers: usize,
+
+    /// By what clients prove who they are. Default nothing: everybody is anonymous, and may do everything.
+    pub credentials: Credentials,
+
+    /// Whether everybody may do everything although others than this machine can reach [`listen`](Self::listen). Default false. Not
+    /// beside [`credentials`](Self::credentials), which it would make worthless.
+    pub allow_anonymous: bool,
+}
+
+/// By what clients prove who they are.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Credentials {
+    /// The secret of tokens signed with HS256: at least 32 bytes.
+    pub jwt_secret: Option<Given>,
+    /// The public key, in PEM, of tokens signed with RS256 (an RSA key), ES256 (P-256) or EdDSA (Ed25519).
+    pub jwt_public_key: Option<Given>,
+    /// A file with a JWK set of such public keys (RFC 7517).
+    pub jwks_file: Option<PathBuf>,
+    /// What the `aud` of a token has to be, or has to hold. Without this, a token may have none.
+    pub jwt_audience: Option<String>,
+    /// What the `iss` of a token has to be.
+    pub jwt_issuer: Option<String>,
+    /// The file of API keys, as `infotainer key` writes it.
+    pub api_keys_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// Whether there is nothing by which anybody could prove anything.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            jwt_secret,
+            jwt_public_key,
+            jwks_file,
+            api_keys_file,
+            ..
+        } = self;
+        jwt_secret.is_none()
+            && jwt_public_key.is_none()
+            && jwks_file.is_none()
+            && api_keys_file.is_none()
+    }
+}
+
+/// A credential, as it was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// Itself.
+    Value(Secret),
+    /// By a file, which is read again when the server is told so.
+    File(PathBuf),
 }
 
 impl Default for Config {
@@ -148,6 +198,8 @@ impl Default for Config {
             workers: thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(MOST_WORKERS),
+            credentials: Credentials::default(),
+            allow_anonymous: false,
         }
     }
 }
@@ -161,10 +213,28 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::new("data_dir", "empty", "a folder's path"));
         }
+        self.validate_access()?;
         self.validate_counts()?;
         self.validate_sizes()?;
         self.validate_durations()?;
         self.validate_retention()
+    }
+
+    fn validate_access(&self) -> Result<(), ConfigError> {
+        let has_credentials = !self.credentials.is_empty();
+        if has_credentials && self.allow_anonymous {
+            let wants = "left away where there are credentials, which it would make worthless";
+            return Err(ConfigError::new("allow_anonymous", "true", wants));
+        }
+        let is_local = self.listen.ip().to_canonical().is_loopback();
+        if !is_local && !has_credentials && !self.allow_anonymous {
+            let wants = "an address of this machine alone, such as 127.0.0.1:8949, while nobody has to prove who they are: \
+                         set INFOTAINER_JWT_SECRET_FILE, INFOTAINER_JWT_PUBLIC_KEY_FILE, INFOTAINER_JWKS_FILE or \
+                         INFOTAINER_API_KEYS_FILE, or INFOTAINER_ALLOW_ANONYMOUS=true if everybody who reaches it may really \
+                         do everything";
+            return Err(ConfigError::new("listen", self.listen.to_string(), wants));
+        }
+        Ok(())
     }
 
     fn validate_counts(&self) -> Result<(), ConfigError> {
@@ -427,6 +497,52 @@ mod tests {
         for (message, change) in cases {
             assert_eq!(judged(change).unwrap_err(), message);
         }
+    }
+
+    #[test]
+    fn what_others_can_reach_needs_credentials_or_the_word_that_it_does_not() {
+        let listen = |address: &str| {
+            let address = address.parse().unwrap();
+            move |config: &mut Config| config.listen = address
+        };
+        for local in [
+            "127.0.0.1:1",
+            "127.8.9.10:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert_eq!(judged(listen(local)), Ok(()), "{local}");
+        }
+        for wide in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            let error = judged(listen(wide)).unwrap_err();
+            assert!(
+                error.starts_with(&format!("listen is {wide}, but must be")),
+                "{error}"
+            );
+            assert!(error.contains("INFOTAINER_ALLOW_ANONYMOUS=true"), "{error}");
+            let with = |change: fn(&mut Config)| {
+                judged(|config| {
+                    listen(wide)(config);
+                    change(config);
+                })
+            };
+            assert_eq!(with(|config| config.allow_anonymous = true), Ok(()));
+            let keys = |config: &mut Config| config.credentials.api_keys_file = Some("k".into());
+            assert_eq!(with(keys), Ok(()));
+        }
+    }
+
+    #[test]
+    fn credentials_and_anybody_exclude_each_other() {
+        let error = judged(|config| {
+            config.credentials.jwks_file = Some("jwks.json".into());
+            config.allow_anonymous = true;
+        });
+        assert!(
+            error
+                .unwrap_err()
+                .starts_with("allow_anonymous is true, but must be left away")
+        );
     }
 
     #[test]

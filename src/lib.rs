@@ -5,7 +5,7 @@
 //! own tests.
 
 #[cfg(feature = "server")]
-mod access;
+pub mod access;
 #[cfg(feature = "server")]
 mod actors;
 #[cfg(feature = "server")]

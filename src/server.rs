@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    access::Authenticator,
+    access::{Authenticator, CredentialsError},
     actors::{
         commands::Commands,
         data_logger::{CloseLog, DataLogger},
@@ -32,7 +32,8 @@ use crate::{
         messages::Disconnected,
         neighbours::Neighbours,
         pubsub_service::{
-            CheckHealth, CommitFailed, Drain, PubSubService, SpaceChanged, StopAccepting,
+            CheckHealth, CommitFailed, CredentialsChanged, Drain, PubSubService, SpaceChanged,
+            StopAccepting,
         },
     },
     backup::Socket,
@@ -89,6 +90,9 @@ pub enum StartError {
     /// The files for TLS can't be used.
     #[error("TLS: {0}")]
     Tls(#[from] CertificateError),
+    /// The credentials can't be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The data directory can't be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -208,6 +212,7 @@ impl Parts {
     async fn start(config: Config) -> Result<(Self, Started), StartError> {
         let config = Arc::new(config);
         let mut reloads = Reloads::default();
+        let authenticator = Arc::new(Authenticator::new(config.credentials.clone())?);
         let certificates = config.tls.clone().map(Certificates::load).transpose()?;
         let certificates = certificates.map(Arc::new);
         if let Some(certificates) = certificates.clone() {
@@ -246,8 +251,17 @@ impl Parts {
         };
         events.go_to(&pubsub);
         let health = pubsub.clone().recipient();
+        if !authenticator.is_open() {
+            let (authenticator, pubsub) = (Arc::clone(&authenticator), pubsub.clone());
+            reloads.register("the credentials", move || {
+                let now = authenticator.reload()?;
+                // Without waiting: whoever reloads does so now and then.
+                pubsub.do_send(CredentialsChanged);
+                Ok::<_, CredentialsError>(now)
+            });
+        }
         let backend = Backend {
-            authenticator: Arc::new(Authenticator::default()),
+            authenticator,
             neighbours: Neighbours::new(&pubsub, &fetchers),
             releasers: [logger.clone().recipient(), pubsub.clone().recipient()],
             health: health.clone(),

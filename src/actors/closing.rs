@@ -36,6 +36,7 @@ pub(super) struct CloseReason {
 impl CloseReason {
     pub(super) const SILENT: Self = Self::abrupt(4008, "nothing heard");
     pub(super) const STUCK: Self = Self::abrupt(4009, "nothing taken");
+    pub(super) const NOT_AUTHORIZED: Self = Self::at_once(4501, "not authorized");
     pub(super) const TAKEN_OVER: Self = Self::at_once(4502, "taken over");
 
     /// The connection is closed behind what it was answered.
@@ -113,7 +114,7 @@ impl Worker {
         close_by: u64,
     ) {
         match connection.phase() {
-            Phase::Opening | Phase::Open => {}
+            Phase::Authenticating | Phase::Opening | Phase::Open => {}
             Phase::Closing | Phase::Ended => return,
         }
         connection.close(code, reason, keep, close_by);

@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::{messages::Incoming, session::Conversation, worker::Worker};
 use crate::{
-    connection::Connection,
-    domain::{Identity, Principal},
+    access::Admission,
+    connection::{Connection, Phase},
+    domain::Identity,
     protocol::{
         ClientCommand, ErrorCode, Form, Request, ServerError,
         codec::{Rejection, decode_request},
@@ -28,12 +29,17 @@ pub(crate) struct Commands {
 }
 
 impl Conversation for Commands {
-    /// The connection is announced, and opened by the answer to that.
-    fn begin(worker: &Worker, connection: &Connection, identity: Identity, principal: Principal) {
-        worker.announce(connection, identity, principal);
+    /// The connection is announced, at once or when its token came, and opened by the answer to that.
+    fn begin(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
+        identity: Identity,
+        admission: Admission,
+    ) {
+        worker.admit(connection, identity, admission);
     }
 
-    fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes) {
+    fn binary(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, message: &Bytes) {
         match connection.form() {
             Form::Cbor => self.take(worker, connection, message.len(), decode_request(message)),
             Form::Json => self.refuse(
@@ -44,7 +50,7 @@ impl Conversation for Commands {
         }
     }
 
-    fn text(&mut self, worker: &Worker, connection: &Rc<Connection>, text: &Bytes) {
+    fn text(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, text: &Bytes) {
         match (connection.form(), std::str::from_utf8(text)) {
             (Form::Json, Ok(message)) => {
                 let decoded = json::decode_request(message);
@@ -63,13 +69,23 @@ impl Commands {
     /// A message of `len` bytes is this command, or none.
     fn take(
         &mut self,
-        worker: &Worker,
-        connection: &Connection,
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
         len: usize,
         decoded: Result<Request, Rejection>,
     ) {
         let credit = len as u32;
+        if connection.phase() == Phase::Authenticating {
+            return worker.take_first(connection, decoded, credit);
+        }
         match decoded {
+            Ok(Request {
+                id,
+                command: ClientCommand::Authenticate(token),
+            }) => {
+                self.malformed = 0;
+                worker.take_token(connection, id, &token, credit);
+            }
             Ok(request) => {
                 self.malformed = 0;
                 let credit = match request.command {
@@ -88,11 +104,14 @@ impl Commands {
     }
 
     /// The message is of the other kind.
-    fn refuse(&mut self, worker: &Worker, connection: &Connection, wanted: &str) {
+    fn refuse(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, wanted: &str) {
         let rejection = Rejection {
             request_id: None,
             error: ServerError::new(ErrorCode::UnsupportedFormat, wanted),
         };
+        if connection.phase() == Phase::Authenticating {
+            return worker.take_first(connection, Err(rejection), 0);
+        }
         self.reject(worker, connection, rejection, 0);
     }
 

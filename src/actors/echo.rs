@@ -13,8 +13,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::{neighbours::Neighbours, session::Conversation, worker::Worker};
 use crate::{
+    access::Admission,
     connection::{Connection, Credited},
-    domain::{Identity, Principal},
+    domain::Identity,
     http::Backend,
     protocol::frame::{encode_binary, encode_text},
 };
@@ -25,15 +26,15 @@ pub(crate) struct Echo;
 
 impl Conversation for Echo {
     /// Nobody has to be asked, and there is no `Welcome`.
-    fn begin(_: &Worker, connection: &Connection, _: Identity, _: Principal) {
+    fn begin(_: &Rc<Worker>, connection: &Rc<Connection>, _: Identity, _: Admission) {
         connection.open(false);
     }
 
-    fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes) {
+    fn binary(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, message: &Bytes) {
         answer(worker, connection, message, encode_binary);
     }
 
-    fn text(&mut self, worker: &Worker, connection: &Rc<Connection>, text: &Bytes) {
+    fn text(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, text: &Bytes) {
         answer(worker, connection, text, encode_text);
     }
 }

@@ -7,14 +7,17 @@ use actix::Message;
 
 use crate::{
     datalog::{Page, ReadError},
-    domain::{ConnectionId, Handed, Identity, LogNumber, Principal},
-    protocol::{Request, Sequence, SubscriptionId, codec::Rejection},
+    domain::{ConnectionId, Handed, Identity, LogNumber, Opening, Principal, ReplyTo},
+    protocol::{Request, RequestId, Sequence, ServerError, SubscriptionId, codec::Rejection},
 };
 
-/// Whether a connection of this identity may be opened: false if there are too many durable sessions, or the server is stopping.
+/// Whether a connection of this identity may be opened.
 #[derive(Message)]
-#[rtype(result = "bool")]
-pub(crate) struct MayConnect(pub(crate) Identity);
+#[rtype(result = "Opening")]
+pub(crate) struct MayConnect {
+    pub(crate) identity: Identity,
+    pub(crate) principal: Principal,
+}
 
 /// A connection was upgraded. Its answer is [`Effect::Welcome`](crate::domain::Effect::Welcome).
 #[derive(Message)]
@@ -23,6 +26,8 @@ pub(crate) struct Connect {
     pub(crate) connection: ConnectionId,
     pub(crate) identity: Identity,
     pub(crate) principal: Principal,
+    /// The command that proved that, to be answered behind `Welcome`.
+    pub(crate) reply: Option<ReplyTo>,
 }
 
 /// What one read of a connection brought, in order.
@@ -41,6 +46,13 @@ pub(crate) enum Incoming {
     Request {
         request: Request,
         /// Bytes of the message, or more if its answer may be long.
+        credit: u32,
+    },
+    /// A token, judged: the one that the connection speaks by from now on.
+    Token {
+        judged: Result<Principal, ServerError>,
+        request_id: Option<RequestId>,
+        /// Bytes of the message.
         credit: u32,
     },
     /// No command: it is answered in its turn.

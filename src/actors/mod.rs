@@ -10,6 +10,7 @@
 //!
 //! Waiting goes one way: session, PubSubService, DataLogger. The other way never waits.
 
+mod authentication;
 mod closing;
 pub(crate) mod commands;
 pub(crate) mod data_logger;

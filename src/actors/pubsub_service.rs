@@ -9,8 +9,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseFuture,
-    SpawnHandle, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
+    ResponseFuture, SpawnHandle, WrapFuture,
 };
 use tokio::sync::oneshot;
 
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     datalog::{Page, ReadError, Space},
     domain::{Broker, ConnectionId, Handed, ReplyTo, Room, SealedBatch},
-    protocol::Timestamp,
+    protocol::{RequestId, Timestamp},
 };
 
 /// Retention looks at every subscription within this time, so it acts well within the 10 s that the protocol gives it.
@@ -133,6 +133,14 @@ impl PubSubService {
                 };
                 self.broker.handle(to, request, now);
             }
+            Incoming::Token {
+                judged,
+                request_id,
+                credit,
+            } => {
+                let to = authentication(connection, request_id, credit);
+                self.broker.authenticate(to, judged, now);
+            }
             Incoming::Rejected {
                 rejection,
                 credit,
@@ -169,8 +177,12 @@ impl PubSubService {
             connection,
             identity,
             ref principal,
+            reply,
         } = *message;
         let taken_over = self.broker.connect(connection, identity, principal, now);
+        if let Some(to) = reply {
+            self.broker.answer_beginning(to);
+        }
         if let Some(old) = taken_over {
             self.take_over(old, ctx);
         }
@@ -315,6 +327,21 @@ impl PubSubService {
     }
 }
 
+/// Where the answer to an `Authenticate` goes.
+pub(super) fn authentication(
+    connection: ConnectionId,
+    request_id: Option<RequestId>,
+    credit: u32,
+) -> ReplyTo {
+    ReplyTo {
+        connection,
+        request_id,
+        command: Some("Authenticate"),
+        silent: request_id.is_none(),
+        credit,
+    }
+}
+
 pub(crate) fn room(space: Space) -> Room {
     let Space {
         guaranteed,
@@ -346,7 +373,9 @@ impl Actor for PubSubService {
         self.logger.do_send(Attach(ctx.address()));
         ctx.run_interval(RETENTION_INTERVAL / RETENTION_PARTS, Self::check_retention);
         ctx.run_interval(EXPIRY_INTERVAL, |actor, ctx| {
-            actor.broker.expire_sessions(now());
+            let now = now();
+            actor.broker.expire_sessions(now);
+            actor.broker.expire_tokens(now);
             actor.flush_soon(ctx);
         });
         self.flush_soon(ctx);
@@ -375,10 +404,28 @@ impl Handler<RegisterHub> for PubSubService {
 }
 
 impl Handler<MayConnect> for PubSubService {
-    type Result = bool;
+    type Result = MessageResult<MayConnect>;
 
-    fn handle(&mut self, MayConnect(identity): MayConnect, _: &mut Self::Context) -> bool {
-        self.broker.may_connect(identity)
+    fn handle(&mut self, message: MayConnect, _: &mut Self::Context) -> Self::Result {
+        let MayConnect {
+            identity,
+            principal,
+        } = message;
+        MessageResult(self.broker.may_connect(identity, &principal))
+    }
+}
+
+/// The credentials were read again: connections whose own are not what they were are closed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CredentialsChanged;
+
+impl Handler<CredentialsChanged> for PubSubService {
+    type Result = ();
+
+    fn handle(&mut self, _: CredentialsChanged, ctx: &mut Self::Context) {
+        self.broker.check_standing();
+        self.flush_soon(ctx);
     }
 }
 

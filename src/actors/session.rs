@@ -24,10 +24,11 @@ use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
-use super::worker::Worker;
+use super::{authentication::MAX_FIRST_MESSAGE, worker::Worker};
 use crate::{
+    access::Admission,
     connection::{Connection, FrameReader, Phase, Received},
-    domain::{Identity, Principal},
+    domain::Identity,
 };
 
 /// How many times a task polls its session before others have their turn. A context takes 16 messages a time.
@@ -39,13 +40,18 @@ const MAX_READS: u32 = 2;
 /// What the messages of one connection mean. The server's is [`Commands`](super::commands::Commands).
 pub(crate) trait Conversation: Default + Unpin + 'static {
     /// The handshake was answered. Nothing is read until the connection is [open](Connection::open).
-    fn begin(worker: &Worker, connection: &Connection, identity: Identity, principal: Principal);
+    fn begin(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
+        identity: Identity,
+        admission: Admission,
+    );
 
     /// A binary message came whole.
-    fn binary(&mut self, worker: &Worker, connection: &Rc<Connection>, message: &Bytes);
+    fn binary(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, message: &Bytes);
 
     /// A text message came whole.
-    fn text(&mut self, worker: &Worker, connection: &Rc<Connection>, text: &Bytes);
+    fn text(&mut self, worker: &Rc<Worker>, connection: &Rc<Connection>, text: &Bytes);
 }
 
 /// The actor.
@@ -97,6 +103,8 @@ struct Reader {
     input: BytesMut,
     /// Reads in this turn of the connection's task.
     reads: u32,
+    /// Whether messages may only be as long as a token, since nobody knows who sends them.
+    is_limited: bool,
 }
 
 impl Reader {
@@ -106,7 +114,12 @@ impl Reader {
                 Phase::Opening | Phase::Ended => return Poll::Pending,
                 Phase::Closing if self.connection.peer_closed() => return Poll::Pending,
                 Phase::Closing => self.discard(),
-                Phase::Open => {
+                Phase::Authenticating | Phase::Open => {
+                    if self.is_limited && self.connection.phase() == Phase::Open {
+                        self.is_limited = false;
+                        let limit = self.worker.max_message_size;
+                        self.frames.set_max_message_size(limit);
+                    }
                     if !self.worker.may_take(&self.connection) {
                         self.shrink();
                         return Poll::Pending;
@@ -199,7 +212,7 @@ pub(crate) struct ConnectionTask<C> {
     connection: Rc<Connection>,
     session: SessionStream,
     /// For whom the connection speaks, until its conversation begins.
-    beginning: Option<(Identity, Principal)>,
+    beginning: Option<(Identity, Admission)>,
     conversation: PhantomData<C>,
 }
 
@@ -209,15 +222,22 @@ impl<C: Conversation> ConnectionTask<C> {
         worker: Rc<Worker>,
         connection: Rc<Connection>,
         identity: Identity,
-        principal: Principal,
+        admission: Admission,
         input: BytesMut,
     ) -> Self {
+        let is_limited = !matches!(admission, Admission::Granted(_));
+        let limit = if is_limited {
+            worker.max_message_size.min(MAX_FIRST_MESSAGE)
+        } else {
+            worker.max_message_size
+        };
         let reader = Reader {
-            frames: FrameReader::new(worker.max_message_size),
+            frames: FrameReader::new(limit),
             worker: Rc::clone(&worker),
             connection: Rc::clone(&connection),
             input,
             reads: 0,
+            is_limited,
         };
         let session = WebSocketSession {
             worker: Rc::clone(&worker),
@@ -233,7 +253,7 @@ impl<C: Conversation> ConnectionTask<C> {
             worker,
             connection,
             session: Box::pin(session),
-            beginning: Some((identity, principal)),
+            beginning: Some((identity, admission)),
             conversation: PhantomData,
         }
     }
@@ -248,9 +268,9 @@ impl<C: Conversation> Future for ConnectionTask<C> {
             return Poll::Ready(());
         }
         this.connection.set_waker(cx.waker());
-        if let Some((identity, principal)) = this.beginning.take() {
+        if let Some((identity, admission)) = this.beginning.take() {
             this.worker.flush(&this.connection);
-            C::begin(&this.worker, &this.connection, identity, principal);
+            C::begin(&this.worker, &this.connection, identity, admission);
         } else if this.connection.is_blocked() {
             this.worker.flush(&this.connection);
         }
@@ -264,7 +284,7 @@ impl<C: Conversation> Future for ConnectionTask<C> {
         this.worker.forward(&this.connection);
         match this.connection.phase() {
             Phase::Ended => Poll::Ready(()),
-            Phase::Opening | Phase::Open | Phase::Closing => Poll::Pending,
+            Phase::Authenticating | Phase::Opening | Phase::Open | Phase::Closing => Poll::Pending,
         }
     }
 }

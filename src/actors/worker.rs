@@ -23,7 +23,7 @@ use bytes::BytesMut;
 use tokio::{sync::Notify, task::coop::unconstrained};
 
 use super::{
-    closing::DISCARD_TIMEOUT,
+    closing::{DISCARD_TIMEOUT, milliseconds},
     hub::table::Table,
     messages::{Connect, Forward, Incoming, MayConnect, QueueWritten},
     neighbours::Neighbours,
@@ -35,7 +35,7 @@ use crate::{
         Connection, Credit, Credited, Gate, HeartbeatLimits, Permit, Phase, Socket, Written,
         budget_cost, tune,
     },
-    domain::{ConnectionId, Handed, Identity, Principal},
+    domain::{ConnectionId, Handed, Identity, Opening, Principal, ReplyTo},
     protocol::Form,
 };
 
@@ -62,8 +62,9 @@ pub(crate) struct Worker {
     pub(super) max_message_size: usize,
     pub(super) outbox_size: usize,
     pub(super) heartbeat: HeartbeatLimits,
+    /// How long a connection may take to say for whom it speaks. Milliseconds.
+    pub(super) authentication_timeout: u64,
     pub(super) neighbours: Neighbours,
-    #[allow(dead_code, reason = "the handshake asks it next")]
     pub(crate) authenticator: Arc<Authenticator>,
     pub(super) gate: Arc<Gate>,
     started: Instant,
@@ -106,6 +107,7 @@ impl Worker {
                 config.heartbeat_timeout,
                 config.write_timeout,
             ),
+            authentication_timeout: milliseconds(config.handshake_timeout),
             neighbours,
             authenticator,
             gate,
@@ -149,10 +151,13 @@ impl Worker {
 
 /// The beginning.
 impl Worker {
-    /// Whether a connection of `identity` may be opened.
-    pub(crate) async fn may_connect(&self, identity: Identity) -> bool {
-        let asked = self.neighbours.may_connect.send(MayConnect(identity));
-        asked.await.unwrap_or(false)
+    /// Whether a connection of `identity`, which is `principal`, may be opened.
+    pub(crate) async fn may_connect(&self, identity: Identity, principal: Principal) -> Opening {
+        let asked = self.neighbours.may_connect.send(MayConnect {
+            identity,
+            principal,
+        });
+        asked.await.unwrap_or(Opening::Full)
     }
 
     /// Takes a socket over whose handshake is answered by `head`; `None` if it is broken.
@@ -179,18 +184,24 @@ impl Worker {
         Some(connection)
     }
 
-    /// Announces a connection whose handshake was answered.
+    /// Announces a connection whose identity is known. `reply` is the command that told it.
     pub(super) fn announce(
         &self,
         connection: &Connection,
         identity: Identity,
         principal: Principal,
+        reply: Option<ReplyTo>,
     ) {
+        if let Some(to) = &reply {
+            connection.credit().take(to.credit);
+            self.gate.spend(budget_cost(to.credit));
+        }
         // Without waiting: one message for each connection, of which there is a limited number.
         self.neighbours.connect.do_send(Connect {
             connection: connection.id(),
             identity,
             principal,
+            reply,
         });
     }
 }
@@ -266,9 +277,9 @@ impl Worker {
         let next = Vec::with_capacity(incoming.len().min(MAX_EXPECTED));
         let incoming = mem::replace(&mut *incoming, next);
         let cost = incoming.iter().map(|one| match one {
-            Incoming::Request { credit, .. } | Incoming::Rejected { credit, .. } => {
-                budget_cost(*credit)
-            }
+            Incoming::Request { credit, .. }
+            | Incoming::Token { credit, .. }
+            | Incoming::Rejected { credit, .. } => budget_cost(*credit),
         });
         self.gate.spend(cost.sum());
         // Without waiting: every command holds credit, which bounds the mailbox.

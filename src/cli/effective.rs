@@ -5,7 +5,7 @@
 use std::{env, ffi::OsString};
 
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, parser::ValueSource};
-use infotainer::config::Config;
+use infotainer::{access, config::Config};
 use serde::Serialize;
 
 use super::{
@@ -78,6 +78,7 @@ pub(super) fn run(
     }
     let judged = judged.map_err(|error| serve::out_of_limits(&error, args))?;
     config.serve.log_filter()?;
+    access::check(&judged.credentials).map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(files) = &judged.tls {
         let warning = files
             .check()

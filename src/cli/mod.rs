@@ -7,11 +7,13 @@ mod allocator;
 mod backup;
 mod bench;
 mod connect;
+mod credentials;
 mod effective;
 mod environment;
 mod exec;
 mod failure;
 mod input;
+mod key;
 mod log;
 mod logging;
 mod manual;
@@ -28,6 +30,7 @@ mod start;
 mod subscribe;
 mod subscriptions;
 mod table;
+mod token;
 mod values;
 mod verify;
 mod work;
@@ -70,6 +73,8 @@ enum Command {
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     Config(Box<effective::ConfigArgs>),
+    Token(token::TokenArgs),
+    Key(key::KeyArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -94,6 +99,8 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
             Command::Backup(backup) => backup::backup(backup),
             Command::Restore(restore) => backup::restore(restore),
             Command::Config(config) => effective::run(*config, &matches, &args),
+            Command::Token(token) => token::run(token),
+            Command::Key(key) => key::run(key),
             Command::Completions(completions) => manual::completions(&completions),
             Command::Man(man) => manual::man(&man),
         },

@@ -20,6 +20,7 @@ use infotainer::{
 use super::{
     Cli, Failure, allocator,
     connect::DEFAULT_SERVER,
+    credentials::CredentialsArgs,
     environment,
     logging::{self, Format},
     signals::Signals,
@@ -170,6 +171,14 @@ pub(super) struct ServeArgs {
     /// Threads that serve connections, 1 to 64 [default: one for each core]
     #[arg(long, env = "INFOTAINER_WORKERS", value_name = "COUNT", value_parser = values::small_count)]
     workers: Option<usize>,
+
+    /// Let everybody do everything although others than this machine can reach the address [default: not]
+    #[arg(long, env = "INFOTAINER_ALLOW_ANONYMOUS", value_name = "true", value_parser = values::boolean)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_anonymous: Option<bool>,
+
+    #[command(flatten)]
+    credentials: CredentialsArgs,
 }
 
 impl ServeArgs {
@@ -203,6 +212,8 @@ impl ServeArgs {
             journal_size: self.journal_size,
             outbox_size: self.outbox_size,
             workers: self.workers.unwrap_or(defaults.workers),
+            credentials: self.credentials.credentials(),
+            allow_anonymous: self.allow_anonymous.unwrap_or(false),
         };
         config.validate().map(|()| config)
     }
@@ -354,6 +365,8 @@ fn announce(
 mod tests {
     use clap::FromArgMatches;
 
+    use infotainer::config::{Credentials, Given};
+
     use super::*;
     use crate::cli::connect::ServerArgs;
 
@@ -459,6 +472,12 @@ mod tests {
             "--journal-size=18MiB",
             "--outbox-size=16MiB",
             "--workers=17",
+            "--jwt-secret=0123456789abcdef0123456789abcdef",
+            "--jwt-public-key-file=public.pem",
+            "--jwks-file=jwks.json",
+            "--jwt-audience=a",
+            "--jwt-issuer=i",
+            "--api-keys-file=keys.json",
         ]);
         let expected = Config {
             listen: "[::1]:1".parse().unwrap(),
@@ -490,6 +509,15 @@ mod tests {
             journal_size: 18 << 20,
             outbox_size: 16 << 20,
             workers: 17,
+            credentials: Credentials {
+                jwt_secret: Some(Given::Value("0123456789abcdef0123456789abcdef".into())),
+                jwt_public_key: Some(Given::File("public.pem".into())),
+                jwks_file: Some("jwks.json".into()),
+                jwt_audience: Some("a".to_owned()),
+                jwt_issuer: Some("i".to_owned()),
+                api_keys_file: Some("keys.json".into()),
+            },
+            allow_anonymous: false,
         };
         assert_eq!(serve.config().unwrap(), expected);
     }

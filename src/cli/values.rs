@@ -12,7 +12,10 @@ use bytesize::ByteSize;
 use infotainer::{
     client::Client,
     config::AllowedOrigins,
-    protocol::{Durability, Kind, PublicationId, SessionId, SubscriptionReference, Timestamp},
+    domain::{BadPattern, Pattern},
+    protocol::{
+        Durability, Kind, PublicationId, Secret, SessionId, SubscriptionReference, Timestamp,
+    },
 };
 use uuid::Uuid;
 
@@ -88,6 +91,21 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     millis
         .map(Timestamp)
         .ok_or_else(|| "a time in UTC, such as 2026-01-31T12:00:00Z".into())
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "true or false".into())
+}
+
+/// What a permission is for.
+pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
+    text.parse().map_err(|error: BadPattern| error.to_string())
+}
+
+/// Any text is one: what is wrong with it is never said with its own words.
+pub(super) fn secret(text: &str) -> Result<Secret, String> {
+    Ok(text.into())
 }
 
 pub(super) fn durability(text: &str) -> Result<Durability, String> {

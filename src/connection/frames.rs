@@ -116,6 +116,11 @@ impl FrameReader {
         }
     }
 
+    /// From now on, messages of up to `max_message_size` bytes are taken.
+    pub(crate) fn set_max_message_size(&mut self, max_message_size: usize) {
+        self.max_message_size = max_message_size;
+    }
+
     /// The next message of `input`, which holds what was read and not yet taken; `None` once everything is taken.
     ///
     /// # Errors

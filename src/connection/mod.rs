@@ -7,6 +7,7 @@
 //!   socket ──> FrameReader ──> session          credit: taken when forwarded, given back when the answer is written
 //!   socket <── Outbox <── answers, publications
 //!
+//!   Authenticating ──token──>
 //!   Opening ──Welcome──> Open ──Close queued──> Closing ──Close seen, or time up──> Ended
 //! ```
 //!
@@ -45,7 +46,7 @@ pub(crate) use socket::{Encrypted, Socket, TLS_BUFFER, tune};
 pub(crate) use subscriber::{Offer, Subscriber};
 
 use crate::{
-    domain::{Chunk, ConnectionId, Effect, Handed},
+    domain::{Chunk, ConnectionId, Effect, Handed, Identity},
     protocol::{
         Form, RequestId, Sequence, ServerResponse, StoredPublication, SubscriptionId, codec, json,
     },
@@ -57,7 +58,9 @@ const LEASED_ITEM: usize = 64 << 10;
 /// Where a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// Upgraded; nothing is read until `Welcome`.
+    /// Upgraded; nothing but a token is read, and nothing is known of the connection elsewhere.
+    Authenticating,
+    /// Upgraded, and its identity known; nothing is read until `Welcome`.
     Opening,
     /// In use.
     Open,
@@ -119,8 +122,10 @@ pub(crate) struct Connection {
     has_input: Cell<bool>,
     takes_no_more: Cell<bool>,
     peer_closed: Cell<bool>,
-    /// When a closing connection is dropped; milliseconds since the worker began.
+    /// When a closing connection is dropped, or one that says nothing is closed; milliseconds since the worker began.
     close_by: Cell<u64>,
+    /// For whom it will speak, once its token came.
+    awaited: Cell<Option<Identity>>,
     subscribers: RefCell<Vec<Rc<Subscriber>>>,
     /// It subscribed a Queue at least once.
     has_queues: Cell<bool>,
@@ -169,6 +174,7 @@ impl Connection {
             takes_no_more: Cell::new(false),
             peer_closed: Cell::new(false),
             close_by: Cell::new(u64::MAX),
+            awaited: Cell::new(None),
             subscribers: RefCell::new(Vec::new()),
             has_queues: Cell::new(false),
             behind: RefCell::new(VecDeque::new()),
@@ -194,6 +200,21 @@ impl Connection {
     /// Where it stands.
     pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
+    }
+
+    /// It has to say by `close_by` for whom it speaks.
+    pub(crate) fn await_token(&self, identity: Identity, close_by: u64) {
+        self.phase.set(Phase::Authenticating);
+        self.awaited.set(Some(identity));
+        self.close_by.set(close_by);
+    }
+
+    /// It said it, and is opened by `Welcome`. Returns for whom it is to speak, if it was asked.
+    pub(crate) fn token_came(&self) -> Option<Identity> {
+        let identity = self.awaited.take()?;
+        self.phase.set(Phase::Opening);
+        self.close_by.set(u64::MAX);
+        Some(identity)
     }
 
     /// It was welcomed.
@@ -478,7 +499,7 @@ impl Connection {
         outbox.push_close(code, reason);
     }
 
-    /// The time by which a closing connection is dropped.
+    /// The time by which a closing connection is dropped, or one that says nothing is closed.
     pub(crate) fn close_by(&self) -> u64 {
         self.close_by.get()
     }

@@ -7,6 +7,7 @@
 //! UUID are judged alike, as soon as the subscription knows its name.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     str::FromStr,
     sync::{
@@ -152,7 +153,7 @@ impl Pattern {
 
 /// For each permission, the subscriptions that it is granted for. By default nothing is granted.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "BTreeMap<String, Vec<Pattern>>")]
 #[allow(missing_docs, reason = "the fields are the permissions")]
 pub struct Permissions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -165,6 +166,19 @@ pub struct Permissions {
     pub acknowledge: Vec<Pattern>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub manage: Vec<Pattern>,
+}
+
+/// What is not known is not granted: a later version may have more permissions.
+impl From<BTreeMap<String, Vec<Pattern>>> for Permissions {
+    fn from(mut granted: BTreeMap<String, Vec<Pattern>>) -> Self {
+        let mut permissions = Self::default();
+        for permission in Permission::ALL {
+            if let Some(patterns) = granted.remove(permission.name()) {
+                *permissions.of_mut(permission) = patterns;
+            }
+        }
+        permissions
+    }
 }
 
 impl Permissions {

@@ -91,6 +91,10 @@ pub enum Effect {
     },
     /// A connection begins: it may be read from now on, and its restored subscriptions are served.
     Welcome(Box<WelcomeEffect>),
+    /// A connection that may subscribe something no longer is pushed `Deleted`, if it did.
+    Withdraw(ConnectionId, SubscriptionId),
+    /// A connection is told what no command asked for.
+    Push(ConnectionId, Box<ServerResponse>),
     /// A connection ends with this close code, behind what is queued in front of it.
     Close(ConnectionId, u16, &'static str),
 }
@@ -243,7 +247,9 @@ impl Effect {
             Self::Subscribe(effect) => Some(effect.to.connection),
             Self::Deliver(delivery) => Some(delivery.connection),
             Self::Welcome(effect) => Some(effect.connection),
-            Self::Close(connection, ..) => Some(*connection),
+            Self::Withdraw(connection, _)
+            | Self::Push(connection, _)
+            | Self::Close(connection, ..) => Some(*connection),
         }
     }
 
@@ -252,6 +258,17 @@ impl Effect {
         error.command = error.command.or(to.command);
         Self::Answer(to, error.into())
     }
+}
+
+/// Whether a connection may be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opening {
+    /// It may.
+    Granted,
+    /// There are too many durable sessions, or the server is stopping.
+    Full,
+    /// The durable session belongs to another identity.
+    Foreign,
 }
 
 /// Who is behind a connection.

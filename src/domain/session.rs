@@ -1,6 +1,8 @@
 //! A client's identity, and its places in the subscriptions that it holds.
 
-use super::{ConnectionId, CursorState, LogNumber};
+use std::sync::Arc;
+
+use super::{ConnectionId, CursorState, LogNumber, Principal};
 use crate::protocol::{Epoch, Sequence, SessionId, SubscriptionId, Timestamp};
 
 /// A session.
@@ -10,6 +12,10 @@ pub struct Session {
     pub id: SessionId,
     /// Whether it outlives its connection.
     pub durable: bool,
+    /// The identity that made it, which alone may speak for it; `None` if anybody did.
+    pub owner: Option<Arc<str>>,
+    /// Whether that is written down.
+    pub is_owner_written: bool,
     /// The connection that may speak for it.
     pub connection: Option<ConnectionId>,
     /// Connections that were taken over and have not told their cursors yet: `Welcome` waits for them.
@@ -47,6 +53,8 @@ impl Session {
         Self {
             id,
             durable,
+            owner: None,
+            is_owner_written: false,
             connection: None,
             takeovers: 0,
             welcomed: false,
@@ -54,6 +62,11 @@ impl Session {
             away_since: now,
             held: Vec::new(),
         }
+    }
+
+    /// Whether `principal` may speak for it. What anybody made belongs to whoever comes first and knows its id.
+    pub fn may_be_of(&self, principal: &Principal) -> bool {
+        self.owner.is_none() || self.owner == principal.name
     }
 
     /// Its place in a subscription.

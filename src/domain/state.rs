@@ -17,6 +17,7 @@ use crate::protocol::{
 
 const SUBSCRIPTION: u8 = b's';
 const CURSOR: u8 = b'c';
+const OWNER: u8 = b'o';
 const QUEUE_HEAD: u8 = b'q';
 const QUEUE_BLOCK: u8 = b'b';
 
@@ -48,6 +49,13 @@ pub struct CursorState {
     pub prefetch: Option<u16>,
 }
 
+/// Whose a durable session is. One that anybody made has no such entry.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct OwnerState {
+    /// The principal's name.
+    pub name: Box<str>,
+}
+
 /// An entry of the state map.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StateEntry {
@@ -55,6 +63,8 @@ pub enum StateEntry {
     Subscription(SubscriptionId, SubscriptionState),
     /// A durable session's place in a subscription.
     Cursor(SessionId, SubscriptionId, CursorState),
+    /// Whose a durable session is.
+    Owner(SessionId, OwnerState),
     /// The marks of a Queue, by its log.
     QueueHead(LogNumber, QueueHead),
     /// One block of a Queue, by its log.
@@ -88,6 +98,9 @@ impl StateEntry {
         match (key.first(), key.len(), uuid(1), uuid(17)) {
             (Some(&SUBSCRIPTION), 17, Some(id), _) => {
                 Ok(Self::Subscription(id.into(), codec::decode_state(value)?))
+            }
+            (Some(&OWNER), 17, Some(session), _) => {
+                Ok(Self::Owner(session.into(), codec::decode_state(value)?))
             }
             (Some(&CURSOR), 33, Some(session), Some(id)) => Ok(Self::Cursor(
                 session.into(),
@@ -151,6 +164,22 @@ pub fn delete_cursor(session: SessionId, id: SubscriptionId) -> Record {
     }
 }
 
+/// Sets whose a durable session is.
+pub fn put_owner(session: SessionId, name: &str) -> Record {
+    let state = OwnerState { name: name.into() };
+    Record::Put {
+        key: owner_key(session),
+        value: codec::encode_state(&state).into(),
+    }
+}
+
+/// Removes that.
+pub fn delete_owner(session: SessionId) -> Record {
+    Record::Delete {
+        key: owner_key(session),
+    }
+}
+
 /// What changed of a Queue.
 pub fn queue_change(log: LogNumber, change: &QueueChange) -> Record {
     match change {
@@ -196,6 +225,10 @@ fn queue_block_key(log: LogNumber, number: u64) -> Box<[u8]> {
 
 fn subscription_key(id: SubscriptionId) -> Box<[u8]> {
     [&[SUBSCRIPTION][..], id.0.as_bytes()].concat().into()
+}
+
+fn owner_key(session: SessionId) -> Box<[u8]> {
+    [&[OWNER][..], session.0.as_bytes()].concat().into()
 }
 
 fn cursor_key(session: SessionId, id: SubscriptionId) -> Box<[u8]> {

@@ -741,7 +741,11 @@ impl World {
                         .check_cursor(session, one.subscription_id, one.cursor);
                 }
             }
-            Effect::Dropped(_) | Effect::Deleted { .. } | Effect::Close(..) => {}
+            Effect::Dropped(_)
+            | Effect::Deleted { .. }
+            | Effect::Withdraw(..)
+            | Effect::Push(..)
+            | Effect::Close(..) => {}
         }
     }
 

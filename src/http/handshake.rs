@@ -12,10 +12,11 @@ use actix_http::{
 use actix_web::http::{Method, StatusCode, Version};
 use uuid::Uuid;
 
-use super::origin;
+use super::{origin, token};
 use crate::{
+    access::{Admission, Authenticator},
     config::AllowedOrigins,
-    domain::{Identity, Principal},
+    domain::Identity,
     protocol::{Form, SERVER, SessionId},
 };
 
@@ -24,8 +25,8 @@ use crate::{
 pub(super) struct Accepted {
     /// For whom the connection speaks.
     pub(super) identity: Identity,
-    /// Who that is.
-    pub(super) principal: Principal,
+    /// How it begins.
+    pub(super) admission: Admission,
     /// In which form its messages are.
     pub(super) form: Form,
     /// The answer.
@@ -47,6 +48,8 @@ pub(super) enum Refusal {
     Subprotocol,
     /// A page that may not connect.
     Origin,
+    /// A token that is not good here.
+    Unauthorized,
     /// There are too many connections or durable sessions, or the server is stopping.
     Full,
 }
@@ -55,7 +58,11 @@ pub(super) enum Refusal {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accepted, Refusal> {
+pub(super) fn judge(
+    request: &Request,
+    allowed: &AllowedOrigins,
+    authenticator: &Authenticator,
+) -> Result<Accepted, Refusal> {
     let identity = identity(request.path()).ok_or(Refusal::NotFound)?;
     if request.method() != Method::GET {
         return Err(Refusal::Method);
@@ -92,7 +99,7 @@ pub(super) fn judge(request: &Request, allowed: &AllowedOrigins) -> Result<Accep
     }
     Ok(Accepted {
         identity,
-        principal: Principal::anonymous(),
+        admission: token::admission(headers, authenticator)?,
         form,
         head: accept(key, offers.then_some(form)),
     })
@@ -122,7 +129,10 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 /// What the comma lists of all headers `name` have.
-fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub(super) fn elements<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .filter_map(|value| value.to_str().ok())
@@ -183,6 +193,11 @@ impl Refusal {
                 "",
                 "pages of this origin may not connect: see INFOTAINER_ALLOWED_ORIGINS",
             ),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "www-authenticate: Bearer error=\"invalid_token\"\r\n",
+                "the token is not good here",
+            ),
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "retry-after: 5\r\n",
@@ -231,7 +246,11 @@ mod tests {
         path: &str,
         change: impl FnOnce(&mut Vec<(&'static str, String)>),
     ) -> Result<Accepted, Refusal> {
-        judge(&request(path, change), &AllowedOrigins::default())
+        judge(
+            &request(path, change),
+            &AllowedOrigins::default(),
+            &Authenticator::default(),
+        )
     }
 
     fn with(name: &'static str, value: &str) -> Result<Accepted, Refusal> {
@@ -328,7 +347,7 @@ mod tests {
         );
         let mut post = TestRequest::default();
         let post = post.uri("/ws").method(Method::POST).finish();
-        let judged = judge(&post, &AllowedOrigins::Any);
+        let judged = judge(&post, &AllowedOrigins::Any, &Authenticator::default());
         assert_eq!(judged.unwrap_err(), Refusal::Method);
     }
 

@@ -7,6 +7,7 @@ mod accept;
 mod handshake;
 mod origin;
 mod routes;
+mod token;
 mod upgrade;
 
 use std::{

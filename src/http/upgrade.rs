@@ -12,13 +12,14 @@ use bytes::BytesMut;
 
 use super::handshake::{self, Accepted, Refusal};
 use crate::{
+    access::Admission,
     actors::{
         session::{ConnectionTask, Conversation},
         worker::Worker,
     },
     config::Config,
     connection::{Permit, Socket},
-    domain::Identity,
+    domain::{Identity, Opening},
 };
 
 /// Judges an upgrade request, answers it, and lets the connection live on a task of its own.
@@ -28,7 +29,7 @@ pub(super) fn upgrade<C: Conversation>(
     request: &Request,
     framed: Framed<Socket, h1::Codec>,
 ) {
-    let judged = handshake::judge(request, &config.allowed_origins);
+    let judged = handshake::judge(request, &config.allowed_origins, &worker.authenticator);
     let permit = request.conn_data::<Rc<Permit>>().cloned();
     let parts = framed.into_parts();
     let socket = parts.io;
@@ -53,18 +54,27 @@ fn open<C: Conversation>(
     limit: Duration,
 ) {
     let identity = accepted.identity;
-    match identity {
-        Identity::Transient => start::<C>(&worker, accepted, socket, input, permit),
-        Identity::Durable(_) => {
-            spawn(async move {
-                if worker.may_connect(identity).await && permit.is_granted() {
-                    start::<C>(&worker, accepted, socket, input, permit);
-                } else {
-                    refuse(socket, Refusal::Full, limit);
-                }
-            });
+    let (Identity::Durable(_), Admission::Granted(principal)) = (identity, &accepted.admission)
+    else {
+        return start::<C>(&worker, accepted, socket, input, permit);
+    };
+    let principal = principal.clone();
+    spawn(async move {
+        match worker.may_connect(identity, principal).await {
+            Opening::Granted if permit.is_granted() => {
+                start::<C>(&worker, accepted, socket, input, permit);
+            }
+            Opening::Granted | Opening::Full => refuse(socket, Refusal::Full, limit),
+            // By the connection's own end, which pages see, too.
+            Opening::Foreign => {
+                let refused = Accepted {
+                    admission: Admission::Refused,
+                    ..accepted
+                };
+                start::<C>(&worker, refused, socket, input, permit);
+            }
         }
-    }
+    });
 }
 
 fn start<C: Conversation>(
@@ -76,7 +86,7 @@ fn start<C: Conversation>(
 ) {
     let Accepted {
         identity,
-        principal,
+        admission,
         form,
         head,
     } = accepted;
@@ -85,7 +95,7 @@ fn start<C: Conversation>(
             Rc::clone(worker),
             connection,
             identity,
-            principal,
+            admission,
             input,
         ));
     }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
 
-use super::{Epoch, PublicationId, RequestId, Sequence, SubscriptionId, Timestamp};
+use super::{Epoch, PublicationId, RequestId, Secret, Sequence, SubscriptionId, Timestamp};
 
 /// One client message: a command, and the id under which its answer is expected.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,6 +44,8 @@ pub enum ClientCommand {
     ListSubscriptions(ListSubscriptions),
     /// Removes a subscription with its log.
     DeleteSubscription(SubscriptionReference),
+    /// Proves for whom the connection speaks: first of all, and again before that ends.
+    Authenticate(Authenticate),
     /// Asks for `Pong`.
     Ping,
 }
@@ -65,6 +67,7 @@ impl ClientCommand {
             Self::GetSubscription(_) => "GetSubscription",
             Self::ListSubscriptions(_) => "ListSubscriptions",
             Self::DeleteSubscription(_) => "DeleteSubscription",
+            Self::Authenticate(_) => "Authenticate",
             Self::Ping => "Ping",
         }
     }
@@ -84,6 +87,12 @@ impl ClientCommand {
 
 /// The most bytes of a name.
 pub const MAX_NAME: usize = 255;
+
+/// Whether `text` can be a name: 1 to [`MAX_NAME`] bytes without control characters.
+pub fn is_name(text: &str) -> bool {
+    // `is_control` is exactly U+0000 to 001F and U+007F to 009F.
+    (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control)
+}
 
 /// How a command names a subscription: by its UUID, or by a name that stands for one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,11 +146,12 @@ impl FromStr for SubscriptionReference {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        // `is_control` is exactly U+0000 to 001F and U+007F to 009F. None of these is a UUID.
-        if !(1..=MAX_NAME).contains(&text.len()) || text.contains(char::is_control) {
-            return Err(BadName);
+        // None that is no name is a UUID.
+        if is_name(text) {
+            Ok(text.into())
+        } else {
+            Err(BadName)
         }
-        Ok(text.into())
     }
 }
 
@@ -356,6 +366,14 @@ pub struct ListSubscriptions {
     pub after: Option<SubscriptionId>,
     /// 1 to 1,000.
     pub limit: usize,
+}
+
+/// Fields of `Authenticate`.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the fields are those of the protocol's table")]
+pub struct Authenticate {
+    /// At most [`MAX_TOKEN`](super::MAX_TOKEN) bytes.
+    pub token: Secret,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod publication;
 mod response;
 mod room;
 mod scan;
+mod secret;
 
 pub use command::*;
 pub use error::*;
@@ -21,6 +22,7 @@ pub use ids::*;
 pub use publication::*;
 pub use response::*;
 pub use room::*;
+pub use secret::*;
 
 /// The WebSocket subprotocol of protocol 1 in CBOR.
 pub const SUBPROTOCOL: &str = "infotainer.v1.cbor";
@@ -50,6 +52,12 @@ impl Form {
         }
     }
 }
+
+/// What the subprotocol begins with in which a browser, that can set no header, gives its token: base64url of it follows.
+pub const BEARER_SUBPROTOCOL: &str = "infotainer.bearer.";
+
+/// The longest token, in bytes.
+pub const MAX_TOKEN: usize = 8 << 10;
 
 /// What `Welcome` and the HTTP routes call this server: `infotainer/<version>`.
 pub const SERVER: &str = concat!("infotainer/", env!("CARGO_PKG_VERSION"));

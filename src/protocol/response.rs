@@ -31,6 +31,8 @@ pub enum ServerResponse {
     Subscriptions(Box<Subscriptions>),
     Gap(Gap),
     Pong(Pong),
+    Authenticated(Authenticated),
+    TokenExpiring(TokenExpiring),
     Error(Box<ServerError>),
 }
 
@@ -280,4 +282,22 @@ pub enum GapCause {
 #[allow(missing_docs, reason = "the fields are those of the protocol's table")]
 pub struct Pong {
     pub time: Timestamp,
+}
+
+/// Whom the connection speaks for from now on.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of the protocol's table")]
+pub struct Authenticated {
+    /// `None` where the server asks nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// The connection is closed then, unless it is given another token.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of the protocol's table")]
+pub struct TokenExpiring {
+    pub expires: Timestamp,
 }

@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod access;
 mod damage;
 mod dead_letters;
 mod deleting;

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
-        Message,
+        self, Message,
         client::IntoClientRequest,
         http::HeaderValue,
         protocol::{CloseFrame, frame::coding::CloseCode},
@@ -34,6 +34,8 @@ pub enum Event {
 /// A connection that had its `Welcome`.
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Which subprotocol the server chose.
+    pub subprotocol: Option<String>,
     last_id: u64,
     /// What came while something else was waited for, in order.
     inbox: VecDeque<Response>,
@@ -95,15 +97,53 @@ impl Client {
     }
 
     async fn over(stream: TcpStream, url: &str, connector: Connector) -> Result<Self, Event> {
+        let mut client = match Self::shake_hands(stream, url, connector, &[]).await {
+            Ok(client) => client,
+            Err(status) => panic!("the handshake is answered with {status}"),
+        };
+        client.begin().await.map(|()| client)
+    }
+
+    /// A connection to `path` before its `Welcome`, whose handshake had these headers, too; or the status that it was answered with. Headers
+    /// that are given take the place of the usual ones.
+    pub async fn upgrade(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, u16> {
+        let stream = connected(address, None).await;
+        let url = format!("ws://{address}{path}");
+        Self::shake_hands(stream, &url, Connector::Plain, headers).await
+    }
+
+    async fn shake_hands(
+        stream: TcpStream,
+        url: &str,
+        connector: Connector,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, u16> {
         let mut request = url.into_client_request().unwrap();
         let subprotocol = HeaderValue::from_static("infotainer.v1.cbor");
-        request
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", subprotocol);
+        let sent = request.headers_mut();
+        sent.insert("Sec-WebSocket-Protocol", subprotocol);
+        for (name, value) in headers {
+            let value: HeaderValue = value.parse().unwrap();
+            if *name == "Sec-WebSocket-Protocol" {
+                sent.insert(*name, value);
+            } else {
+                sent.append(*name, value);
+            }
+        }
         let handshake = client_async_tls_with_config(request, stream, None, Some(connector));
-        let (socket, _) = within("the handshake", handshake).await.unwrap();
-        let mut client = Self {
+        let (socket, response) = match within("the handshake", handshake).await {
+            Ok(answered) => answered,
+            Err(tungstenite::Error::Http(response)) => return Err(response.status().as_u16()),
+            Err(error) => panic!("the handshake fails: {error}"),
+        };
+        let subprotocol = response.headers().get("Sec-WebSocket-Protocol");
+        Ok(Self {
             socket,
+            subprotocol: subprotocol.map(|value| value.to_str().unwrap().to_owned()),
             last_id: 0,
             inbox: VecDeque::new(),
             welcome: Response {
@@ -113,13 +153,17 @@ impl Client {
             },
             pings: 0,
             pongs: Vec::new(),
-        };
-        match client.event().await {
-            Event::Response(response) => client.welcome = response.expect("Welcome"),
+        })
+    }
+
+    /// Waits for `Welcome`, or says what came instead.
+    pub async fn begin(&mut self) -> Result<(), Event> {
+        match self.event().await {
+            Event::Response(response) => self.welcome = response.expect("Welcome"),
             other => return Err(other),
         }
-        assert_eq!(client.welcome.id, None);
-        Ok(client)
+        assert_eq!(self.welcome.id, None);
+        Ok(())
     }
 
     /// Sends a WebSocket message.
@@ -204,6 +248,7 @@ impl Client {
             "ListSubscriptions" => "Subscriptions",
             "DeleteSubscription" => "Deleted",
             "Ping" => "Pong",
+            "Authenticate" => "Authenticated",
             _ => "SubscriptionMeta",
         };
         response.expect(expected)

@@ -62,6 +62,11 @@ impl TestServer {
         Client::resume(self.address(), session).await
     }
 
+    /// Other settings, from the next start on.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
     /// Reads again what lies in files. Whether all of it could be read.
     pub fn reload(&self) -> bool {
         self.running.as_ref().expect("the server runs").reload()

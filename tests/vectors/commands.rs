@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use infotainer::protocol::codec::{decode_request, encode_request};
 use infotainer::protocol::{
-    Acknowledge, Acknowledged, ClientCommand, CreateSubscription, Durability, Extend,
+    Acknowledge, Acknowledged, Authenticate, ClientCommand, CreateSubscription, Durability, Extend,
     GetLogEntries, GetLogIndex, Kind, ListSubscriptions, Patch, PublicationId, Reject, Request,
     RequestId, Retention, Sequence, SettingsPatch, SubmitPublication, Subscribe, SubscribeFrom,
     SubscriptionId, SubscriptionReference, Timestamp, UpdateSubscription,
@@ -155,6 +155,9 @@ impl Fields<'_> {
             "DeleteSubscription" => {
                 ClientCommand::DeleteSubscription(self.reference("subscription_id"))
             }
+            "Authenticate" => ClientCommand::Authenticate(Authenticate {
+                token: self.0["token"].as_str().unwrap().into(),
+            }),
             "Ping" => ClientCommand::Ping,
             other => panic!("{other} is no command"),
         };

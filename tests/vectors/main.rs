@@ -110,7 +110,7 @@ fn vectors(direction: Direction) -> Vec<Vector> {
         .collect()
 }
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "Subscribe",
     "Unsubscribe",
     "SubmitPublication",
@@ -124,10 +124,11 @@ const COMMANDS: [&str; 14] = [
     "GetSubscription",
     "ListSubscriptions",
     "DeleteSubscription",
+    "Authenticate",
     "Ping",
 ];
 
-const RESPONSES: [&str; 16] = [
+const RESPONSES: [&str; 18] = [
     "Welcome",
     "Subscribed",
     "Unsubscribed",
@@ -143,6 +144,8 @@ const RESPONSES: [&str; 16] = [
     "Subscriptions",
     "Gap",
     "Pong",
+    "Authenticated",
+    "TokenExpiring",
     "Error",
 ];
 

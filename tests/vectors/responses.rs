@@ -4,10 +4,11 @@
 use bytes::{Bytes, BytesMut};
 use infotainer::protocol::codec::{Received, ServerMessage, decode_response, encode_response};
 use infotainer::protocol::{
-    About, DataLogEntry, DeadLetter, DeadLetterReason, Epoch, Gap, GapCause, Limits, LogIndex,
-    Pong, Publication, PublicationId, ReceivedPublication, RequestId, RestoredSubscription,
-    Sequence, ServerError, ServerResponse, SessionId, Settled, ShownSettings, StoredPublication,
-    Submitted, Subscribed, SubscriptionId, SubscriptionMeta, Subscriptions, Timestamp, Welcome,
+    About, Authenticated, DataLogEntry, DeadLetter, DeadLetterReason, Epoch, Gap, GapCause, Limits,
+    LogIndex, Pong, Publication, PublicationId, ReceivedPublication, RequestId,
+    RestoredSubscription, Sequence, ServerError, ServerResponse, SessionId, Settled, ShownSettings,
+    StoredPublication, Submitted, Subscribed, SubscriptionId, SubscriptionMeta, Subscriptions,
+    Timestamp, TokenExpiring, Welcome,
 };
 use serde_json::{Map, Value};
 
@@ -125,6 +126,13 @@ impl Fields<'_> {
             }),
             "Pong" => ServerResponse::Pong(Pong {
                 time: self.time("time"),
+            }),
+            "Authenticated" => ServerResponse::Authenticated(Authenticated {
+                name: self.0.get("name").map(known),
+                expires: self.0.contains_key("expires").then(|| self.time("expires")),
+            }),
+            "TokenExpiring" => ServerResponse::TokenExpiring(TokenExpiring {
+                expires: self.time("expires"),
             }),
             "Error" => ServerResponse::from(self.error()),
             other => panic!("{other} is no response"),

@@ -91,6 +91,7 @@ MAKERS: dict[str, Callable[..., Command]] = {
     "UpdateSubscription": commands.update,
     "GetSubscription": commands.get,
     "DeleteSubscription": commands.delete,
+    "Authenticate": commands.authenticate,
     "Ping": commands.ping,
 }
 

@@ -108,6 +108,15 @@ impl Worker {
             }
             Effect::Welcome(effect) => self.welcome(connection, *effect),
             Effect::Deliver(delivery) => self.deliver(connection, &delivery),
+            Effect::Withdraw(_, subscription) => {
+                let notice = DeletedNotice::of(subscription);
+                self.end_subscriber(connection, subscription, &notice);
+            }
+            Effect::Push(_, response) => {
+                // No command asked for it, so it gives no credit back.
+                connection.answer(None, &response, Credited::default());
+                self.mark_dirty(connection);
+            }
             Effect::Close(_, code, text) => {
                 self.close(connection, CloseReason::at_once(code, text));
             }
@@ -515,6 +524,8 @@ fn reply_to(effect: &Effect) -> Option<ReplyTo> {
         | Effect::Deliver(_)
         | Effect::Deleted { .. }
         | Effect::Welcome(_)
+        | Effect::Withdraw(..)
+        | Effect::Push(..)
         | Effect::Close(..) => None,
     }
 }

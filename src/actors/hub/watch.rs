@@ -1,4 +1,4 @@
-//! What the Hub's timer looks after: heartbeats, stuck clients, connections that close too slowly, reads to be tried again, cursors.
+//! What the Hub's timer looks after: heartbeats, stuck clients, connections that close or say who they are too slowly, reads to be tried again, cursors.
 //!
 //! Owns no timer of a single connection: ten thousand of those would cost more than looking at ten thousand connections now and then.
 
@@ -16,8 +16,11 @@ impl Worker {
         for connection in self.connections() {
             match connection.phase() {
                 Phase::Open => self.look(&connection, now),
+                Phase::Authenticating if now >= connection.close_by() => {
+                    self.close(&connection, CloseReason::NOT_AUTHORIZED);
+                }
                 Phase::Closing if now >= connection.close_by() => self.end(&connection),
-                Phase::Opening | Phase::Closing | Phase::Ended => {}
+                Phase::Authenticating | Phase::Opening | Phase::Closing | Phase::Ended => {}
             }
         }
     }

@@ -104,7 +104,11 @@ impl Broker {
             .range((command.after.map_or(Unbounded, Excluded), Unbounded));
         let (mut subscriptions, mut room, mut more) = (Vec::new(), ResponseRoom::new(), false);
         for id in ids.by_ref() {
-            let meta = self.subscriptions[id].meta(&self.limits.defaults);
+            let subscription = &self.subscriptions[id];
+            if !self.may_see(to.connection, subscription) {
+                continue;
+            }
+            let meta = subscription.meta(&self.limits.defaults);
             if subscriptions.len() == command.limit || !room.take(codec::encoded_len(&meta)) {
                 more = true;
                 break;

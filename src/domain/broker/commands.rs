@@ -17,11 +17,20 @@ impl Broker {
     pub fn handle(&mut self, to: ReplyTo, request: Request, now: Timestamp) {
         self.now = now;
         let Some(session) = self.session_of(to.connection) else {
-            let dropped = Effect::Dropped(to);
-            return self.building.effect(Durability::Synced, dropped);
+            return self.drop_command(to);
+        };
+        let publisher = match self.judge(to.connection, &request.command) {
+            Ok(publisher) => publisher,
+            Err(Some(error)) => {
+                self.deny(to, error);
+                return self.seal_if_large();
+            }
+            Err(None) => return self.drop_command(to),
         };
         let outcome = match request.command {
-            ClientCommand::SubmitPublication(command) => self.submit(to, command, now),
+            ClientCommand::SubmitPublication(command) => {
+                self.submit(to, command, publisher.as_deref(), now)
+            }
             ClientCommand::Subscribe(command) => self.subscribe(to, session, command, now),
             ClientCommand::Unsubscribe(reference) => self.unsubscribe(to, session, &reference),
             ClientCommand::Acknowledge(command) => self.acknowledge(to, session, &command),
@@ -34,6 +43,8 @@ impl Broker {
             ClientCommand::GetSubscription(reference) => self.subscription_meta(to, &reference),
             ClientCommand::ListSubscriptions(command) => self.list(to, &command),
             ClientCommand::DeleteSubscription(reference) => self.delete(to, &reference),
+            // A token is judged before it comes here: see `authenticate`.
+            ClientCommand::Authenticate(_) => Ok(()),
             ClientCommand::Ping => {
                 self.answer(to, ServerResponse::Pong(Pong { time: now }));
                 Ok(())
@@ -62,14 +73,25 @@ impl Broker {
         reference: &SubscriptionReference,
     ) -> Result<&Subscription, ServerError> {
         let known = self.subscriptions.get(&reference.id);
-        known.map(|known| &**known).ok_or_else(|| {
-            let message = match &reference.name {
-                Some(name) => format!("there is no subscription {name:?}"),
-                None => format!("there is no subscription {}", reference.id),
-            };
-            ServerError::new(ErrorCode::NotFound, message).for_subscription(reference.id)
-        })
+        known
+            .map(|known| &**known)
+            .ok_or_else(|| not_found(reference))
     }
+
+    /// Nothing comes of a command, but it is under way no longer.
+    pub(super) fn drop_command(&mut self, to: ReplyTo) {
+        self.building
+            .effect(Durability::Synced, Effect::Dropped(to));
+    }
+}
+
+/// The answer about a subscription that does not exist, or of which whoever asks may not know.
+pub(super) fn not_found(reference: &SubscriptionReference) -> ServerError {
+    let message = match &reference.name {
+        Some(name) => format!("there is no subscription {name:?}"),
+        None => format!("there is no subscription {}", reference.id),
+    };
+    ServerError::new(ErrorCode::NotFound, message).for_subscription(reference.id)
 }
 
 pub(super) fn check_kind(subscription: &Subscription, asked: Option<Kind>) -> Outcome {

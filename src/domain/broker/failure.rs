@@ -117,6 +117,8 @@ impl Broker {
             Effect::Publications(_) | Effect::Deliver(_) | Effect::Deleted { .. } => None,
             Effect::Answer(_, ServerResponse::Error(_) | ServerResponse::Pong(_))
             | Effect::Dropped(_)
+            | Effect::Withdraw(..)
+            | Effect::Push(..)
             | Effect::Close(..) => Some(effect),
             Effect::Welcome(mut effect) => {
                 let known = &self.subscriptions;

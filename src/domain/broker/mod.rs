@@ -15,6 +15,7 @@
 //! * effects about one subscription leave in the order of the commands;
 //! * a connection that no longer speaks for its session changes nothing.
 
+mod access;
 mod administration;
 mod commands;
 mod dead_letters;
@@ -104,7 +105,9 @@ pub struct Broker {
     sessions: Map<SessionId, Session>,
     /// Durable sessions without a connection, by the time since when.
     away: BTreeSet<(Timestamp, SessionId)>,
-    connections: Map<ConnectionId, SessionId>,
+    connections: Map<ConnectionId, access::Speaker>,
+    /// When the token of a connection has to be looked at.
+    deadlines: BTreeSet<(Timestamp, ConnectionId)>,
     /// Connections that were taken over and have not told their cursors yet, and whose they are.
     fenced: Map<ConnectionId, SessionId>,
     durable_sessions: usize,

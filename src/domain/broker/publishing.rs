@@ -25,6 +25,7 @@ impl Broker {
         &mut self,
         to: ReplyTo,
         command: SubmitPublication,
+        publisher: Option<&str>,
         now: Timestamp,
     ) -> Outcome {
         let id = command.subscription.id;
@@ -80,7 +81,7 @@ impl Broker {
         let append = Append {
             data: &command.submission,
             publication_id: command.publication_id,
-            publisher: None,
+            publisher,
             dead_letter: None,
         };
         self.append(Some(to), id, append, now);

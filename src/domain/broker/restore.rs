@@ -48,6 +48,7 @@ impl Broker {
             sessions: Default::default(),
             away: Default::default(),
             connections: Default::default(),
+            deadlines: Default::default(),
             fenced: Default::default(),
             durable_sessions: 0,
             uncommitted: Default::default(),
@@ -70,7 +71,7 @@ impl Broker {
             available: true,
             stopping: false,
         };
-        let mut cursors = Vec::new();
+        let (mut cursors, mut owners) = (Vec::new(), Vec::new());
         let mut queues = HashMap::<_, (QueueHead, Vec<_>)>::new();
         let mut logs = restored.logs;
         // Each entry goes when it was read, and what is made of it takes its place: together they would cost twice.
@@ -107,6 +108,7 @@ impl Broker {
                 Ok(StateEntry::Cursor(session, id, state)) => {
                     cursors.push((session, Held::restored(id, state)))
                 }
+                Ok(StateEntry::Owner(session, owner)) => owners.push((session, owner)),
                 Ok(StateEntry::QueueHead(log, head)) => queues.entry(log).or_default().0 = head,
                 Ok(StateEntry::QueueBlock(log, number, block)) => {
                     queues.entry(log).or_default().1.push((number, block));
@@ -125,6 +127,15 @@ impl Broker {
         broker.restore_queues(queues);
         for (id, held) in cursors {
             broker.restore_cursor(id, held, now);
+        }
+        for (id, owner) in owners {
+            match broker.sessions.get_mut(&id) {
+                Some(session) => {
+                    session.owner = Some(owner.name.into());
+                    session.is_owner_written = true;
+                }
+                None => broker.building.record(state::delete_owner(id)),
+            }
         }
         broker
     }

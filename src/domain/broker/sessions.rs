@@ -1,7 +1,7 @@
 //! Connections and the sessions behind them.
 
 use super::{
-    super::{Handed, Held, Identity, Principal, Restored, Session, WelcomeEffect, state},
+    super::{Handed, Held, Identity, Opening, Principal, Restored, Session, WelcomeEffect, state},
     Broker,
     subscribing::PREFETCH,
 };
@@ -10,39 +10,62 @@ use crate::{
     protocol::{Durability, RestoredSubscription, SERVER, SessionId, Timestamp, Welcome},
 };
 
+/// The close code of a connection that may come back later (protocol, section 1).
+const FULL: u16 = 4010;
+
 impl Broker {
-    /// Whether a connection of `identity` may be opened.
-    pub fn may_connect(&self, identity: Identity) -> bool {
-        !self.stopping
-            && match identity {
-                Identity::Transient => true,
-                Identity::Durable(id) => {
-                    self.sessions.contains_key(&id)
-                        || self.durable_sessions < self.limits.max_sessions
-                }
-            }
+    /// Whether a connection of `identity`, which is `principal`, may be opened.
+    pub fn may_connect(&self, identity: Identity, principal: &Principal) -> Opening {
+        if self.stopping {
+            return Opening::Full;
+        }
+        let Identity::Durable(id) = identity else {
+            return Opening::Granted;
+        };
+        match self.sessions.get(&id) {
+            Some(session) if session.may_be_of(principal) => Opening::Granted,
+            Some(_) => Opening::Foreign,
+            None if self.durable_sessions < self.limits.max_sessions => Opening::Granted,
+            None => Opening::Full,
+        }
     }
 
     /// `connection` speaks for `identity` from now on. If another one did, it is fenced: it has to be taken over, and
     /// [`taken_over`](Self::taken_over) or [`disconnected`](Self::disconnected) called with its cursors; until then there is no `Welcome`.
+    /// A connection that may not speak for its session is closed, and nothing else happens.
     pub fn connect(
         &mut self,
         connection: ConnectionId,
         identity: Identity,
-        _principal: &Principal,
+        principal: &Principal,
         now: Timestamp,
     ) -> Option<ConnectionId> {
         let (id, durable) = match identity {
             Identity::Transient => (SessionId::random(), false),
             Identity::Durable(id) => (id, true),
         };
-        self.connections.insert(connection, id);
+        match self.may_connect(identity, principal) {
+            Opening::Foreign => {
+                self.refuse_foreign(connection);
+                return None;
+            }
+            // A server that stops closes it by itself.
+            Opening::Full if durable && !self.stopping => {
+                self.refuse(connection, FULL, "too many durable sessions");
+                return None;
+            }
+            Opening::Full | Opening::Granted => {}
+        }
+        self.admit(connection, id, principal, now);
         let mut is_new = false;
         let session = self.sessions.entry(id).or_insert_with(|| {
             is_new = true;
             Session::new(id, durable, now)
         });
         self.durable_sessions += usize::from(is_new && durable);
+        if session.owner.is_none() {
+            session.owner.clone_from(&principal.name);
+        }
         let old = session.connection.replace(connection);
         self.away.remove(&(session.away_since, id));
         // One that holds nothing is only still there because its end has not been told yet.
@@ -50,7 +73,7 @@ impl Broker {
         match old {
             Some(old) => {
                 session.takeovers += 1;
-                self.connections.remove(&old);
+                self.dismiss(old);
                 self.fenced.insert(old, id);
                 self.unserve(id, old);
             }
@@ -77,7 +100,9 @@ impl Broker {
 
     /// The session that `connection` speaks for.
     pub fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
-        self.connections.get(&connection).copied()
+        self.connections
+            .get(&connection)
+            .map(|speaker| speaker.session)
     }
 
     /// Durable connections handed more.
@@ -89,7 +114,7 @@ impl Broker {
 
     /// `connection` ended, having handed so much.
     pub fn disconnected(&mut self, connection: ConnectionId, handed: &[Handed], now: Timestamp) {
-        let Some(id) = self.connections.remove(&connection) else {
+        let Some(id) = self.dismiss(connection) else {
             // It may have ended by itself just when it was to be taken over.
             return self.taken_over(connection, handed);
         };
@@ -130,6 +155,9 @@ impl Broker {
             if session.durable {
                 self.record(state::delete_cursor(id, held.subscription));
             }
+        }
+        if session.is_owner_written {
+            self.record(state::delete_owner(id));
         }
         if session.takeovers > 0 {
             self.fenced.retain(|_, fenced| *fenced != id);
@@ -192,7 +220,16 @@ impl Broker {
     }
 
     fn welcome(&mut self, id: SessionId) {
+        self.withdraw(id, None);
         let is_writable = self.writable().is_ok();
+        if is_writable
+            && self
+                .sessions
+                .get(&id)
+                .is_some_and(|one| !one.held.is_empty())
+        {
+            self.write_owner(id);
+        }
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -266,6 +303,7 @@ impl Broker {
         };
         self.building
             .effect(Durability::Synced, Effect::Welcome(Box::new(effect)));
+        self.answer_behind_welcome(connection);
         for (id, _) in queues {
             self.dispatch(id);
         }

@@ -58,6 +58,10 @@ impl Broker {
             )?;
             self.make(&command.subscription, kind, settings, now);
         }
+        if durable {
+            // In the same batch: what is there again after a crash is there with its owner.
+            self.write_owner(session_id);
+        }
 
         let subscription = self
             .subscriptions

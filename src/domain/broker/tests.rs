@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    domain::{Handed, Identity, Principal, SealedBatch, Start, WelcomeEffect, Workers},
+    domain::{Handed, Identity, Opening, Principal, SealedBatch, Start, WelcomeEffect, Workers},
     protocol::{
         Acknowledge, Acknowledged, ClientCommand, CreateSubscription, Epoch, Kind, Patch, Request,
         RequestId, Retention, SettingsPatch, SubmitPublication, Subscribe, SubscribeFrom,
@@ -673,9 +673,10 @@ fn durable_sessions_are_forgotten_when_they_expire_or_end_without_subscriptions(
     bench.start(connection(3), "a", None, None);
     bench.connect(connection(4), empty);
     assert!(
-        !bench
-            .broker
-            .may_connect(Identity::Durable(SessionId::random()))
+        bench.broker.may_connect(
+            Identity::Durable(SessionId::random()),
+            &Principal::anonymous()
+        ) != Opening::Granted
     );
     bench.broker.disconnected(connection(4), &[], bench.now);
     assert_eq!(bench.broker.durable_session_count(), 1);

@@ -9,9 +9,9 @@ use super::Rejection;
 use super::field::{Failure, Field, Fields, pick, unknown_key};
 use crate::protocol::scan::{Excerpt, Item, scan};
 use crate::protocol::{
-    Acknowledge, Acknowledged, ClientCommand, CreateSubscription, ErrorCode, Extend, GetLogEntries,
-    GetLogIndex, ListSubscriptions, MAX_ENTRIES, Patch, Reject, Request, Retention, Sequence,
-    ServerError, SettingsPatch, SubmitPublication, Subscribe, SubscriptionReference,
+    Acknowledge, Acknowledged, Authenticate, ClientCommand, CreateSubscription, ErrorCode, Extend,
+    GetLogEntries, GetLogIndex, ListSubscriptions, MAX_ENTRIES, Patch, Reject, Request, Retention,
+    Sequence, ServerError, SettingsPatch, SubmitPublication, Subscribe, SubscriptionReference,
     UpdateSubscription,
 };
 
@@ -53,7 +53,7 @@ fn decode(message: &Bytes, first: &[(&'static str, Decode)]) -> Result<Request, 
 type Decode = fn(&mut Fields<'_>) -> Result<ClientCommand, Failure>;
 
 /// Searched from the front: what comes millions of times stands first.
-const COMMANDS: [(&str, Decode); 14] = [
+const COMMANDS: [(&str, Decode); 15] = [
     ("SubmitPublication", submit_publication),
     ("Acknowledge", acknowledge),
     ("Ping", ping),
@@ -68,6 +68,7 @@ const COMMANDS: [(&str, Decode); 14] = [
     ("GetSubscription", subscription),
     ("ListSubscriptions", list_subscriptions),
     ("DeleteSubscription", delete_subscription),
+    ("Authenticate", authenticate),
 ];
 
 fn decode_command(
@@ -100,6 +101,13 @@ pub(super) fn known_command(name: &str) -> Option<&'static str> {
 fn ping(fields: &mut Fields<'_>) -> Result<ClientCommand, Failure> {
     let [] = fields.pick([])?;
     Ok(ClientCommand::Ping)
+}
+
+fn authenticate(fields: &mut Fields<'_>) -> Result<ClientCommand, Failure> {
+    let [token] = fields.pick(["token"])?;
+    Ok(ClientCommand::Authenticate(Authenticate {
+        token: token.required(Field::token, Field::TOKEN)?,
+    }))
 }
 
 fn only_subscription(fields: &mut Fields<'_>) -> Result<SubscriptionReference, Failure> {

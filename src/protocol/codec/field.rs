@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::value::{WireBytes, WireIds, WireReference, WireUuid, decode};
 use crate::protocol::scan::{Excerpt, Item, Members, SeenKeys};
 use crate::protocol::{
-    Durability, ErrorCode, Kind, MAX_ENTRIES, NUMBER_LIMIT, PublicationId, Sequence, ServerError,
-    SubscribeFrom, SubscriptionId, SubscriptionReference, Timestamp,
+    Durability, ErrorCode, Kind, MAX_ENTRIES, MAX_TOKEN, NUMBER_LIMIT, PublicationId, Secret,
+    Sequence, ServerError, SubscribeFrom, SubscriptionId, SubscriptionReference, Timestamp,
 };
 
 /// The most that `ListSubscriptions` may ask for.
@@ -173,6 +173,7 @@ impl<'m> Field<'m> {
     pub(super) const NUMBER: &'static str = "an integer";
     pub(super) const BOOLEAN: &'static str = "true or false";
     pub(super) const TEXT: &'static str = "a text";
+    pub(super) const TOKEN: &'static str = "a text of at most 8192 bytes";
     pub(super) const MAP: &'static str = "a map";
     pub(super) const ARRAY: &'static str = "an array";
     pub(super) const IDS: &'static str = "an array of at most 10,000 UUIDs";
@@ -238,6 +239,15 @@ impl<'m> Field<'m> {
             .and_then(|text| String::from_utf8(text.into_owned()).ok())
             .map(String::into_boxed_str)
             .ok_or_else(|| self.wrong(item, Self::TEXT))
+    }
+
+    /// What is wrong with it is told without a word of it.
+    pub(super) fn token(&self, item: Item<'m>) -> Result<Secret, Failure> {
+        item.text()
+            .filter(|text| text.len() <= MAX_TOKEN)
+            .and_then(|text| String::from_utf8(text.into_owned()).ok())
+            .map(Secret::from)
+            .ok_or_else(|| Failure::invalid(format!("{self} is not {}", Self::TOKEN)))
     }
 
     pub(super) fn no_key_twice(&self) -> Result<(), Failure> {

@@ -114,6 +114,9 @@ fn put_fields(writer: &mut Writer, command: &ClientCommand) {
             map.optional_uuid("after", list.after.map(|id| id.0));
             map.number("limit", list.limit as u64);
         }),
+        ClientCommand::Authenticate(authenticate) => {
+            writer.map(|map| map.key("token").text(authenticate.token.reveal()));
+        }
         ClientCommand::Ping => writer.head(MAP, 0),
     }
 }

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::field::{Failure, Field, Fields};
 use crate::protocol::scan::{Envelope, Item, only_item, scan};
 use crate::protocol::{
-    About, DataLogEntry, DeadLetter, DeadLetterReason, ErrorCode, Gap, GapCause, Limits, LogIndex,
-    Pong, PublicationId, ReceivedPublication, RequestId, RestoredSubscription, Retention,
-    ServerError, ServerResponse, SessionId, Settled, ShownSettings, Submitted, Subscribed,
-    SubscriptionMeta, Subscriptions, Welcome,
+    About, Authenticated, DataLogEntry, DeadLetter, DeadLetterReason, ErrorCode, Gap, GapCause,
+    Limits, LogIndex, Pong, PublicationId, ReceivedPublication, RequestId, RestoredSubscription,
+    Retention, ServerError, ServerResponse, SessionId, Settled, ShownSettings, Submitted,
+    Subscribed, SubscriptionMeta, Subscriptions, TokenExpiring, Welcome,
 };
 
 /// One message of the server.
@@ -87,7 +87,7 @@ pub fn decode_publication(fields: &Bytes) -> Result<ReceivedPublication, NotARes
 type Decode = fn(&Fields<'_>) -> Result<ServerResponse, Failure>;
 
 /// Searched from the front: what comes millions of times stands first.
-const RESPONSES: [(&str, Decode); 15] = [
+const RESPONSES: [(&str, Decode); 17] = [
     ("Submitted", |fields| {
         submitted(fields).map(ServerResponse::Submitted)
     }),
@@ -130,6 +130,12 @@ const RESPONSES: [(&str, Decode); 15] = [
     }),
     ("Gap", |fields| gap(fields).map(ServerResponse::Gap)),
     ("Pong", |fields| pong(fields).map(ServerResponse::Pong)),
+    ("Authenticated", |fields| {
+        authenticated(fields).map(ServerResponse::Authenticated)
+    }),
+    ("TokenExpiring", |fields| {
+        token_expiring(fields).map(ServerResponse::TokenExpiring)
+    }),
 ];
 
 fn publication(fields: &Fields<'_>) -> Result<ReceivedPublication, Failure> {
@@ -490,6 +496,21 @@ fn pong(fields: &Fields<'_>) -> Result<Pong, Failure> {
     let [time] = fields.pick(["time"])?;
     Ok(Pong {
         time: time.required(Field::time, Field::NUMBER)?,
+    })
+}
+
+fn authenticated(fields: &Fields<'_>) -> Result<Authenticated, Failure> {
+    let [name, expires] = fields.pick(["name", "expires"])?;
+    Ok(Authenticated {
+        name: name.optional(Field::text)?,
+        expires: expires.optional(Field::time)?,
+    })
+}
+
+fn token_expiring(fields: &Fields<'_>) -> Result<TokenExpiring, Failure> {
+    let [expires] = fields.pick(["expires"])?;
+    Ok(TokenExpiring {
+        expires: expires.required(Field::time, Field::NUMBER)?,
     })
 }
 

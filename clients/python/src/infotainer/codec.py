@@ -13,6 +13,7 @@ import cbor2
 
 from .protocol import (
     Acknowledged,
+    Authenticated,
     Command,
     DeadLetter,
     DeadLetterReason,
@@ -37,6 +38,7 @@ from .protocol import (
     Subscribed,
     SubscriptionMeta,
     Subscriptions,
+    TokenExpiring,
     Unsubscribed,
     Welcome,
 )
@@ -374,5 +376,9 @@ _RESPONSES: Final[dict[str, Callable[[_Fields], Response]]] = {
     "Subscriptions": _subscriptions,
     "Gap": _gap,
     "Pong": lambda fields: Pong(fields.get("time", _natural)),
+    "Authenticated": lambda fields: Authenticated(
+        fields.optional("name", _text), fields.optional("expires", _natural)
+    ),
+    "TokenExpiring": lambda fields: TokenExpiring(fields.get("expires", _natural)),
     "Error": _error,
 }

@@ -203,3 +203,8 @@ def delete(reference: SubscriptionReference) -> Command:
 def ping() -> Command:
     """Asks for the server's time, behind everything before."""
     return Command("Ping", {})
+
+
+def authenticate(token: str) -> Command:
+    """Proves for whom the connection speaks."""
+    return Command("Authenticate", {"token": token})

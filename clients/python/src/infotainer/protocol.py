@@ -388,6 +388,23 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Authenticated:
+    """Whom the connection speaks for from now on."""
+
+    name: str | None = None
+    """None where the server asks nobody."""
+    expires: int | None = None
+    """When that ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenExpiring:
+    """The server closes the connection then, unless it is given another token."""
+
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerError:
     """What the server says where something failed."""
 
@@ -417,5 +434,7 @@ Response = (
     | Subscriptions
     | ServerGap
     | Pong
+    | Authenticated
+    | TokenExpiring
     | ServerError
 )

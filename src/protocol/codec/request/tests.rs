@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::*;
 use crate::protocol::codec::decode_request;
 use crate::protocol::{
-    Acknowledge, CreateSubscription, Epoch, Extend, ListSubscriptions, MAX_ENTRIES, NUMBER_LIMIT,
-    Reject, RequestId, Sequence, SubmitPublication, Subscribe, SubscriptionId, Timestamp,
-    UpdateSubscription,
+    Acknowledge, Authenticate, CreateSubscription, Epoch, Extend, ListSubscriptions, MAX_ENTRIES,
+    NUMBER_LIMIT, Reject, RequestId, Sequence, SubmitPublication, Subscribe, SubscriptionId,
+    Timestamp, UpdateSubscription,
 };
 
 fn uuid() -> impl Strategy<Value = Uuid> {
@@ -198,6 +198,11 @@ fn command() -> impl Strategy<Value = ClientCommand> {
             ClientCommand::ListSubscriptions(ListSubscriptions {
                 after: after.map(SubscriptionId),
                 limit,
+            })
+        }),
+        any::<String>().prop_map(|token| {
+            ClientCommand::Authenticate(Authenticate {
+                token: token.into(),
             })
         }),
         Just(ClientCommand::Ping),

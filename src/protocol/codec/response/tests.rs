@@ -179,6 +179,13 @@ fn every_response() -> Vec<ServerResponse> {
             cause: GapCause::Retention,
         }),
         ServerResponse::Pong(Pong { time: Timestamp(1) }),
+        ServerResponse::Authenticated(Authenticated {
+            name: Some("alice".into()),
+            expires: Some(Timestamp(1)),
+        }),
+        ServerResponse::TokenExpiring(TokenExpiring {
+            expires: Timestamp(1),
+        }),
         ServerResponse::from(ServerError {
             retry_after: Some(retry_after),
             ..ServerError::new(ErrorCode::RateLimited, "slowly")
