@@ -33,6 +33,9 @@ cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 cargo --version
 
+# The tests that use it are left out without it.
+command -v curl >/dev/null || debian_packages curl ca-certificates
+
 venv="$PWD/target/venv"
 python="$venv/bin/python"
 if ! "$python" -c 'import websockets, cbor2' 2>/dev/null; then

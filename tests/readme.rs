@@ -125,6 +125,8 @@ fn every_snippet_is_run_by_somebody() {
         match (&*snippet.heading, &*snippet.language) {
             // Here.
             ("The first minute", "sh" | "python") | ("The command line", "console") => {}
+            // By the tests of the protocol in JSON.
+            ("The first minute", "console" | "js") => {}
             // By the tests of the client in TypeScript.
             ("The first minute", "html") => {}
             // The first runs the tests; the second is for who asks for it.
@@ -141,7 +143,7 @@ fn every_snippet_is_run_by_somebody() {
 fn the_first_minute_goes_as_it_is_told() {
     let mut server = None::<Process>;
     let mut subscriber = None;
-    let mut stored = String::new();
+    let (mut stored, mut by_curl) = (String::new(), false);
     for line in in_first_minute("sh").collect::<Vec<_>>().join("\n").lines() {
         match line {
             "cargo run --release" => match &mut server {
@@ -152,6 +154,10 @@ fn the_first_minute_goes_as_it_is_told() {
             "pkill -9 -o -x infotainer" => server.as_mut().unwrap().kill(),
             _ => {
                 let server = server.as_ref().expect("the server is started first");
+                if line.starts_with("curl ") {
+                    by_curl = publish_by_curl(line, server);
+                    continue;
+                }
                 let line = line.strip_prefix("target/release/").unwrap();
                 if line.starts_with("infotainer sub") {
                     let running = Running::start(shell(&format!("exec {line}"), server));
@@ -167,6 +173,9 @@ fn the_first_minute_goes_as_it_is_told() {
     }
     let (server, subscriber) = (server.unwrap(), subscriber.unwrap());
     subscriber.await_line(" hello, world");
+    if by_curl {
+        subscriber.await_line(" hello from curl");
+    }
     assert!(stored.starts_with("1 "), "{stored}");
     assert!(stored.ends_with(" hello, world\n"), "{stored}");
     // It has come back by itself.
@@ -175,6 +184,19 @@ fn the_first_minute_goes_as_it_is_told() {
         .unwrap();
     assert!(again.status.success(), "{}", said(&again));
     subscriber.await_line(" and again");
+}
+
+/// Runs the line, but for the address; false if there is no curl.
+fn publish_by_curl(line: &str, server: &Process) -> bool {
+    if Command::new("curl").arg("--version").output().is_err() {
+        assert!(env::var_os("CI").is_none(), "curl is missing");
+        return false;
+    }
+    let line = line.replace("127.0.0.1:8949", &server.address().to_string());
+    let output = shell(&line, server).output().unwrap();
+    let answer = String::from_utf8_lossy(&output.stdout);
+    assert!(answer.contains("\"duplicate\":false"), "{answer}");
+    true
 }
 
 /// Waits until somebody subscribes to `greetings`.
@@ -221,7 +243,7 @@ fn the_transcript_is_what_the_commands_say() {
     let server = Process::start(&[]);
     let transcript = snippets()
         .into_iter()
-        .find(|snippet| snippet.language == "console")
+        .find(|snippet| snippet.heading == "The command line" && snippet.language == "console")
         .unwrap();
     let (mut said, mut told) = (String::new(), String::new());
     for line in transcript.text.lines() {

@@ -366,7 +366,8 @@ impl Worker {
             Err(_) => return self.end(connection),
         }
         if !connection.is_blocked() && connection.with_outbox(|outbox| outbox.is_finished()) {
-            if connection.peer_closed() {
+            // The other end of a connection of the server's own has no more to say than that it has read this.
+            if connection.peer_closed() || connection.is_inner() {
                 return self.end(connection);
             }
             connection.hurry(self.now() + DISCARD_TIMEOUT);

@@ -5,11 +5,9 @@
 
 use std::{
     fmt::{self, Write},
-    str,
     time::{Duration, SystemTime},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{
     Args,
     builder::styling::{AnsiColor, Style},
@@ -17,7 +15,8 @@ use clap::{
 use infotainer::{
     client::{Event, Gap, GapCause, NotRecovered},
     protocol::{
-        DeadLetter, Epoch, PublicationId, ReceivedPublication, Sequence, SubscriptionId, Timestamp,
+        Epoch, ReceivedPublication, Sequence, SubscriptionId, Timestamp,
+        shown::{DataForm, ShownPublication},
     },
 };
 use serde::Serialize;
@@ -88,7 +87,9 @@ impl Printer {
             return self.out.write(b"\n");
         }
         if self.args.json {
-            return self.out.json(&PublicationLine::of(publication));
+            return self
+                .out
+                .json(&ShownPublication::new(publication, DataForm::Text));
         }
         if self.shows_ids {
             self.out.styled(ASIDE, publication.publication_id)?;
@@ -206,70 +207,6 @@ impl fmt::Display for Escaped<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A publication as an object: the fields of the protocol, but for data.
-#[derive(Serialize)]
-struct PublicationLine<'a> {
-    subscription_id: SubscriptionId,
-    publication_id: PublicationId,
-    sequence: Sequence,
-    time: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    publisher: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dead_letter: Option<DeadLetterFields>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delivery: Option<u64>,
-    #[serde(flatten)]
-    data: Data<'a>,
-}
-
-#[derive(Serialize)]
-struct DeadLetterFields {
-    subscription_id: SubscriptionId,
-    epoch: Epoch,
-    sequence: Sequence,
-    deliveries: u64,
-    reason: &'static str,
-}
-
-impl From<DeadLetter> for DeadLetterFields {
-    fn from(dead_letter: DeadLetter) -> Self {
-        Self {
-            subscription_id: dead_letter.subscription_id,
-            epoch: dead_letter.epoch,
-            sequence: dead_letter.sequence,
-            deliveries: dead_letter.deliveries,
-            reason: dead_letter.reason.text(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-enum Data<'a> {
-    #[serde(rename = "data")]
-    Text(&'a str),
-    #[serde(rename = "data_base64")]
-    Bytes(String),
-}
-
-impl<'a> PublicationLine<'a> {
-    fn of(publication: &'a ReceivedPublication) -> Self {
-        Self {
-            subscription_id: publication.subscription_id,
-            publication_id: publication.publication_id,
-            sequence: publication.sequence,
-            time: publication.time,
-            publisher: publication.publisher.as_deref(),
-            dead_letter: publication.dead_letter.map(Into::into),
-            delivery: publication.delivery,
-            data: match str::from_utf8(&publication.data) {
-                Ok(text) => Data::Text(text),
-                Err(_) => Data::Bytes(STANDARD.encode(&publication.data)),
-            },
-        }
     }
 }
 

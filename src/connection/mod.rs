@@ -42,7 +42,7 @@ pub(crate) use gate::{Gate, Permit};
 pub(crate) use heartbeat::{Heartbeat, HeartbeatLimits, Observed, Verdict};
 pub(crate) use outbox::{Credited, Outbox};
 pub(crate) use serving::kept_position;
-pub(crate) use socket::{Encrypted, Socket, TLS_BUFFER, tune};
+pub(crate) use socket::{Encrypted, Socket, TLS_BUFFER, tune, tune_accepted};
 pub(crate) use subscriber::{Offer, Subscriber};
 
 use crate::{
@@ -106,6 +106,7 @@ pub(crate) enum Written {
 pub(crate) struct Connection {
     id: ConnectionId,
     form: Form,
+    is_inner: bool,
     phase: Cell<Phase>,
     is_durable: Cell<bool>,
     socket: RefCell<Option<Socket>>,
@@ -157,6 +158,7 @@ impl Connection {
         Self {
             id,
             form,
+            is_inner: socket.is_inner(),
             phase: Cell::new(Phase::Opening),
             is_durable: Cell::new(false),
             socket: RefCell::new(Some(socket)),
@@ -221,6 +223,11 @@ impl Connection {
     pub(crate) fn open(&self, is_durable: bool) {
         self.phase.set(Phase::Open);
         self.is_durable.set(is_durable);
+    }
+
+    /// Whether it is the server's own: nobody is at the other end whose silence would tell anything.
+    pub(crate) fn is_inner(&self) -> bool {
+        self.is_inner
     }
 
     /// Whether its cursors are to be told.
@@ -468,6 +475,9 @@ impl Connection {
 impl Connection {
     /// Looks whether the client is still there.
     pub(crate) fn look(&self, now: u64, limits: &HeartbeatLimits) -> Verdict {
+        if self.is_inner {
+            return Verdict::Well;
+        }
         let outbox = self.outbox.borrow();
         let observed = Observed {
             heard: self.has_heard.take(),

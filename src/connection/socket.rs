@@ -6,10 +6,12 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use actix_codec::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::{io::DuplexStream, net::TcpStream};
 use tokio_rustls::server::TlsStream;
 
 use super::Permit;
@@ -31,6 +33,8 @@ pub(crate) enum Socket {
     Plain(TcpStream),
     /// Behind a TLS handshake.
     Tls(Box<Encrypted>),
+    /// The server's own: whoever holds the other end speaks as a client does, and closes by dropping it.
+    Inner(DuplexStream),
 }
 
 /// A connection with TLS.
@@ -43,10 +47,16 @@ pub(crate) struct Encrypted {
 }
 
 impl Socket {
-    fn tcp(&self) -> &TcpStream {
+    /// Whether the other end is in this process.
+    pub(crate) fn is_inner(&self) -> bool {
+        matches!(self, Self::Inner(_))
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(encrypted) => encrypted.stream.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(encrypted) => Some(encrypted.stream.get_ref().0),
+            Self::Inner(_) => None,
         }
     }
 
@@ -60,13 +70,18 @@ impl Socket {
     }
 }
 
-/// Sets what every connection needs: small writes leave at once, and little lies unsent in the kernel.
+/// Sets what every accepted connection needs: small writes leave at once, little lies unsent in the kernel, and a peer that acknowledges
+/// not one byte of what waits for it for `write_timeout` is given up by the kernel. Who speaks WebSocket is looked after by the Hub
+/// instead: see [`tune`].
 ///
 /// # Errors
 /// If the kernel refuses, which means that the connection is gone.
 #[expect(unsafe_code, reason = "neither std nor tokio offers this option")]
-pub(crate) fn tune(socket: &Socket) -> io::Result<()> {
-    let tcp = socket.tcp();
+pub(crate) fn tune_accepted(socket: &Socket, write_timeout: Duration) -> io::Result<()> {
+    let Some(tcp) = socket.tcp() else {
+        return Ok(());
+    };
+    SockRef::from(tcp).set_tcp_user_timeout(Some(write_timeout))?;
     tcp.set_nodelay(true)?;
     let max_unsent = MAX_UNSENT;
     // SAFETY: the descriptor is open as long as `tcp` is borrowed, and the option is an integer of the size that is told.
@@ -86,18 +101,30 @@ pub(crate) fn tune(socket: &Socket) -> io::Result<()> {
     }
 }
 
+/// A connection that was [tuned](tune_accepted) is taken over: from now on its heartbeat tells whether it is stuck, with a Close frame.
+///
+/// # Errors
+/// If the kernel refuses, which means that the connection is gone.
+pub(crate) fn tune(socket: &Socket) -> io::Result<()> {
+    match socket.tcp() {
+        Some(tcp) => SockRef::from(tcp).set_tcp_user_timeout(None),
+        None => Ok(()),
+    }
+}
+
 /// Bytes that were written and that the peer's TCP has not acknowledged. With TLS it may say more than there are, by what encryption adds
 /// and by what may wait in front of the kernel, so that nothing is ever taken for acknowledged which is not.
 #[expect(unsafe_code, reason = "neither std nor tokio offers this request")]
 pub(crate) fn unacknowledged(socket: &Socket) -> Option<u64> {
+    let tcp = socket.tcp()?;
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open as long as `socket` is borrowed, and the request (`SIOCOUTQ`, of the same number as `TIOCOUTQ`)
     // writes one integer to where `bytes` is.
-    let result = unsafe { libc::ioctl(socket.tcp().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    let result = unsafe { libc::ioctl(tcp.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     let in_kernel = (result == 0).then(|| u64::try_from(bytes).unwrap_or(0))?;
     let in_front = match socket {
         Socket::Tls(encrypted) if encrypted.stream.get_ref().1.wants_write() => TLS_BUFFER as u64,
-        Socket::Tls(_) | Socket::Plain(_) => 0,
+        Socket::Tls(_) | Socket::Plain(_) | Socket::Inner(_) => 0,
     };
     Some(in_kernel + in_front)
 }
@@ -112,6 +139,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Tls(encrypted) => Pin::new(&mut encrypted.stream).poll_read(cx, buffer),
+            Self::Inner(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -126,6 +154,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(encrypted) => Pin::new(&mut encrypted.stream).poll_write(cx, bytes),
+            Self::Inner(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -138,6 +167,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Self::Tls(encrypted) => Pin::new(&mut encrypted.stream).poll_write_vectored(cx, slices),
+            Self::Inner(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -151,6 +181,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(encrypted) => Pin::new(&mut encrypted.stream).poll_flush(cx),
+            Self::Inner(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -158,6 +189,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(encrypted) => Pin::new(&mut encrypted.stream).poll_shutdown(cx),
+            Self::Inner(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

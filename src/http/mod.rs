@@ -1,9 +1,11 @@
 //! HTTP: the way in.
 //!
-//! Owns the handshakes (of TLS, where there is one, and of WebSocket) and the few routes beside them. Does not own the connection that follows: once the handshake is judged, the socket is
-//! handed to the worker, and what HTTP needed for it is dropped.
+//! Owns the handshakes (of TLS, where there is one, and of WebSocket), the routes under `/v1`, and the few beside them. Does not own the
+//! connection that follows a WebSocket handshake: once that is judged, the socket is handed to the worker, and what HTTP needed for it is
+//! dropped.
 
 mod accept;
+mod api;
 mod handshake;
 mod origin;
 mod routes;
@@ -37,14 +39,19 @@ use crate::{
     },
     certificates::Certificates,
     config::Config,
-    connection::{Gate, Socket},
+    connection::{Gate, Socket, tune_accepted},
 };
+
+use self::api::{Api, link::LinkPlace};
 
 /// How long the parting of a plain HTTP connection may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// HTTP connections and handshakes that a worker has at once; others wait to be accepted. A connection that was handed to the worker
-/// counts no longer: those are limited by the configuration.
+/// How long a plain HTTP connection may be idle: longer than clients keep theirs, so that they are the ones who end them.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// HTTP connections and handshakes that a worker has at once, beside those that the configuration allows: others wait to be accepted.
+/// What is over the configuration's limit is answered so. A connection that was handed to the worker counts no longer.
 const MAX_HANDSHAKES: usize = 4096;
 
 /// Whom HTTP's side of the server speaks to.
@@ -81,7 +88,7 @@ pub(crate) fn serve<C: Conversation>(
     let next_worker = Arc::new(AtomicUsize::new(0));
     let server = Server::build()
         .workers(config.workers)
-        .max_concurrent_connections(MAX_HANDSHAKES)
+        .max_concurrent_connections(config.max_connections + MAX_HANDSHAKES)
         .disable_signals();
     let server = server.listen("infotainer", listener.into_std()?, move || {
         let number = next_worker.fetch_add(1, Relaxed);
@@ -104,6 +111,8 @@ pub(crate) fn serve<C: Conversation>(
             releaser.do_send(registration.clone());
         }
         let (gate, config) = (Arc::clone(&gate), Arc::clone(&config));
+        let api = Api::new::<C>(Rc::clone(&worker), Arc::clone(&config));
+        let write_timeout = config.write_timeout;
         let accepting = {
             let (gate, certificates) = (Arc::clone(&gate), certificates.clone());
             let limit = config.handshake_timeout;
@@ -127,9 +136,16 @@ pub(crate) fn serve<C: Conversation>(
         let http = HttpService::build()
             .client_request_timeout(config.handshake_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .keep_alive(KEEP_ALIVE)
+            // Whoever has closed its side has gone: a stream of events would find out when it is written to.
+            .h1_allow_half_closed(false)
             .on_connect_ext(move |socket: &Socket, extensions| {
+                if let Err(error) = tune_accepted(socket, write_timeout) {
+                    log::debug!("a connection has gone already: {error}");
+                }
+                extensions.insert(LinkPlace::default());
                 extensions.insert(match socket {
-                    Socket::Plain(_) => gate.enter(),
+                    Socket::Plain(_) | Socket::Inner(_) => gate.enter(),
                     Socket::Tls(encrypted) => Rc::clone(&encrypted.permit),
                 });
             })
@@ -137,7 +153,7 @@ pub(crate) fn serve<C: Conversation>(
                 upgrade::upgrade::<C>(&worker, &config, &request, framed);
                 ready(Ok::<_, Infallible>(()))
             }))
-            .finish(map_config(routes::app(health.clone()), |()| {
+            .finish(map_config(routes::app(health.clone(), api), |()| {
                 AppConfig::default()
             }));
         accepting.and_then(http)

@@ -1,4 +1,4 @@
-//! What is no upgrade: a line for people, and one for health checks.
+//! What is no upgrade: `/v1`, a line for people, and one for health checks.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use actix_web::{
 
 use tokio::time::timeout;
 
+use super::api::{self, Api};
 use crate::{
     actors::pubsub_service::{CheckHealth, Health},
     protocol::SERVER,
@@ -25,6 +26,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The routes.
 pub(super) fn app(
     health: Recipient<CheckHealth>,
+    api: Api,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -36,6 +38,8 @@ pub(super) fn app(
 > {
     App::new()
         .app_data(web::Data::new(health))
+        .app_data(web::Data::new(api))
+        .service(web::resource(["/v1", "/v1/{target:.*}"]).to(api::serve))
         .route("/", web::get().to(about))
         .route("/healthz", web::get().to(healthz))
         .route("/ws", web::to(upgrade_required))
@@ -45,7 +49,7 @@ pub(super) fn app(
 
 async fn about() -> HttpResponse {
     text(HttpResponse::Ok().body(format!(
-        "{SERVER}: publish/subscribe over WebSocket; connect to /ws\n"
+        "{SERVER}: publish/subscribe over WebSocket; connect to /ws, or ask /v1/openapi.json\n"
     )))
 }
 

@@ -68,7 +68,8 @@ impl ErrorCode {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    const ALL: [Self; 15] = [
+    /// Every code.
+    pub(crate) const ALL: [Self; 15] = [
         Self::Malformed,
         Self::UnknownCommand,
         Self::UnsupportedFormat,

@@ -1,8 +1,9 @@
 //! WebSocket frames from the server to a client (RFC 6455, section 5): whole messages, unmasked.
 //!
-//! Owns the header's bytes. Does not own the other direction, which actix-http reads.
+//! Owns the header's bytes. Does not own the other direction, which `connection` reads; but for the two ends of a connection that the server
+//! has with itself, [`encode_inner`] and [`split_inner`].
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// FIN and the binary opcode: the first byte of every message that carries CBOR.
 pub(super) const BINARY: u8 = 0x82;
@@ -101,6 +102,67 @@ pub(crate) fn encode_text(out: &mut BytesMut, payload: &[u8]) {
     out[first] = TEXT;
 }
 
+/// Adds a binary message as a client's side of a connection within the server sends it to `out`: its mask changes nothing.
+#[cfg(feature = "server")]
+pub(crate) fn encode_inner(out: &mut BytesMut, payload: &[u8]) {
+    const MASKED: u8 = 0x80;
+    const NO_MASK: [u8; 4] = [0; 4];
+    let mut head = FrameHead::binary(payload.len());
+    head.bytes[1] |= MASKED;
+    out.reserve(head.len + NO_MASK.len() + payload.len());
+    out.put_slice(head.as_bytes());
+    out.put_slice(&NO_MASK);
+    out.put_slice(payload);
+}
+
+/// What the server's side of such a connection says.
+#[cfg(feature = "server")]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Inner {
+    /// A binary message.
+    Message(Bytes),
+    /// It closes, with this code, or 1005 without one (RFC 6455, section 7.1.5).
+    Close(u16),
+    /// A ping, which nobody waits to be answered, or what else means nothing here.
+    Other,
+}
+
+/// Takes the first frame off `input`, which holds what the server's side wrote; `Err` is how many bytes it lacks at least.
+#[cfg(feature = "server")]
+pub(crate) fn split_inner(input: &mut BytesMut) -> Result<Inner, usize> {
+    const NO_CODE: u16 = 1005;
+    const HEAD: usize = 10;
+    let lacking = |len: usize| len.saturating_sub(input.len()).max(1);
+    let &[first, second, ..] = &input[..] else {
+        return Err(lacking(2));
+    };
+    let (head_len, len) = match second {
+        0..=125 => (2, usize::from(second)),
+        _ => {
+            // Told at once where there is less: no frame with a long length is shorter.
+            let mut binary = [0; HEAD];
+            let known = input.len().min(HEAD);
+            binary[..known].copy_from_slice(&input[..known]);
+            binary[0] = BINARY;
+            FrameHead::read_binary(&binary[..known]).ok_or_else(|| lacking(HEAD))?
+        }
+    };
+    if input.len() < head_len + len {
+        return Err(lacking(head_len + len));
+    }
+    input.advance(head_len);
+    let payload = input.split_to(len).freeze();
+    Ok(match first {
+        BINARY => Inner::Message(payload),
+        CLOSE => Inner::Close(
+            payload
+                .first_chunk()
+                .map_or(NO_CODE, |code| u16::from_be_bytes(*code)),
+        ),
+        _ => Inner::Other,
+    })
+}
+
 /// Adds a Close frame with `code` to `out`. Of `reason`, what a control frame has no room for is left out.
 pub fn encode_close(out: &mut BytesMut, code: u16, reason: &str) {
     let end =
@@ -188,5 +250,30 @@ mod tests {
         out.clear();
         encode_pong(&mut out, &[7; 200]);
         assert_eq!((out.len(), out[1]), (127, 125));
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn what_the_server_says_to_itself_is_split_where_it_ends() {
+        let mut written = BytesMut::new();
+        for len in [0, 125, 126, 65_535, 65_536] {
+            written.put_slice(FrameHead::binary(len).as_bytes());
+            written.put_bytes(7, len);
+        }
+        encode_ping(&mut written, b"ab");
+        encode_close(&mut written, 1001, "the server stops");
+        let mut input = BytesMut::new();
+        let mut split = Vec::new();
+        for byte in written {
+            input.put_u8(byte);
+            match split_inner(&mut input) {
+                Ok(Inner::Message(message)) => split.push(message.len()),
+                Ok(Inner::Close(code)) => split.push(usize::from(code)),
+                Ok(Inner::Other) | Err(1..) => {}
+                Err(0) => panic!("nothing lacks, and nothing is there"),
+            }
+        }
+        assert_eq!(split, [0, 125, 126, 65_535, 65_536, 1001]);
+        assert!(input.is_empty());
     }
 }

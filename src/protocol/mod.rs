@@ -15,6 +15,8 @@ mod response;
 mod room;
 mod scan;
 mod secret;
+#[cfg(feature = "server")]
+pub mod shown;
 
 pub use command::*;
 pub use error::*;

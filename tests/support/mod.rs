@@ -24,6 +24,8 @@ mod value;
 #[path = "../../src/certificates/authority.rs"]
 mod authority;
 mod client;
+#[cfg(feature = "server")]
+mod http;
 mod process;
 mod raw;
 mod server;
@@ -37,6 +39,8 @@ use std::time::Duration;
 
 pub use authority::{Authority, Pair};
 pub use client::{Client, Event};
+#[cfg(feature = "server")]
+pub use http::{Answer, Http, ServerSent};
 pub use process::{Process, Refused, send};
 pub use raw::{Raw, get, handshake};
 pub use server::TestServer;

@@ -7,6 +7,7 @@
 mod decode;
 mod encode;
 mod field;
+mod pairs;
 mod request;
 mod response;
 mod value;
@@ -19,6 +20,7 @@ pub(super) use decode::decode_request_of_json;
 pub use encode::{encode_response, encoded_len};
 #[cfg(any(feature = "server", feature = "fuzzing"))]
 pub(super) use encode::{put_frame, shortest};
+pub use pairs::{Pairs, encode_bytes, encode_reference};
 pub use request::encode_request;
 pub use response::{NotAResponse, Received, ServerMessage, decode_publication, decode_response};
 
