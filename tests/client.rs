@@ -8,6 +8,8 @@
 mod client_support;
 #[path = "client/queues.rs"]
 mod queues;
+#[path = "client/tokens.rs"]
+mod tokens;
 
 use std::{collections::HashSet, time::Duration};
 

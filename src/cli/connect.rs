@@ -17,7 +17,7 @@ use std::{
 use clap::Args;
 use infotainer::{
     client::{Client, ConnectionError, Status},
-    protocol::SessionId,
+    protocol::{Secret, SessionId},
 };
 use tokio::{
     runtime,
@@ -68,6 +68,16 @@ pub(super) struct ServerArgs {
     )]
     client_key: Option<PathBuf>,
 
+    /// The token (JWT or API key) by which to prove who this is; others can see a flag, so give the variable or a file
+    /// [default: none]
+    #[arg(long, env = "INFOTAINER_TOKEN", value_name = "TOKEN", value_parser = values::secret)]
+    #[arg(hide_env_values = true, conflicts_with = "token_file")]
+    token: Option<Secret>,
+
+    /// The file with that token; it is read again whenever a token is needed [default: none]
+    #[arg(long, env = "INFOTAINER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
     /// How long to wait for an answer of the server
     #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "30s")]
     timeout: Duration,
@@ -97,6 +107,15 @@ impl ServerArgs {
         if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
             builder = builder.client_certificate(read(chain)?, read(key)?);
         }
+        if let Some(token) = &self.token {
+            builder = builder.token(token.clone());
+        } else if let Some(file) = &self.token_file {
+            let file = file.clone();
+            builder = builder.token_from(move || {
+                let token = read_token(&file);
+                async { token }
+            });
+        }
         let client = builder.connect().await.map_err(|error| {
             let failure = match error {
                 ConnectionError::Io(error) => Failure::Failed(error.to_string()),
@@ -106,6 +125,14 @@ impl ServerArgs {
         })?;
         tokio::spawn(tell(client.status(), notes.clone()));
         Ok(client)
+    }
+}
+
+/// What stands in the file of a token, without the blanks round it.
+fn read_token(file: &Path) -> Result<String, String> {
+    match fs::read_to_string(file) {
+        Ok(token) => Ok(token.trim().to_owned()),
+        Err(error) => Err(format!("{} can't be read: {error}", file.display())),
     }
 }
 

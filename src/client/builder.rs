@@ -1,14 +1,15 @@
 //! How a client is made.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
     Client, ConnectionError, Reconnect, Status, backoff::Backoff, buffer::Bound,
     connection::Connection, core::Core, handle::Handle, socket::Endpoint, tls::Tls,
+    token::TokenSource,
 };
-use crate::protocol::SessionId;
+use crate::protocol::{Secret, SessionId};
 
 /// What a subscription's buffer holds unless it says otherwise.
 pub(super) const BUFFER: Bound = Bound {
@@ -23,6 +24,7 @@ pub struct Builder {
     url: String,
     session: Option<SessionId>,
     tls: Tls,
+    token: TokenSource,
     reconnect: Reconnect,
     in_flight: usize,
     connect_timeout: Duration,
@@ -35,6 +37,7 @@ impl Builder {
             url: url.to_owned(),
             session: None,
             tls: Tls::default(),
+            token: TokenSource::default(),
             reconnect: Reconnect::default(),
             in_flight: 256,
             connect_timeout: Duration::from_secs(10),
@@ -66,6 +69,34 @@ impl Builder {
         key: impl Into<Vec<u8>>,
     ) -> Self {
         self.tls.own = Some((chain.into(), key.into()));
+        self
+    }
+
+    /// Proves with this token (a JWT or an API key) for whom it speaks, in the header of each handshake. A server that asks nobody does not
+    /// look at it. When it ends the server closes the connection with 4501, and the client does not come back: see
+    /// [`token_from`](Self::token_from) for tokens that are renewed.
+    pub fn token(mut self, token: impl Into<Secret>) -> Self {
+        self.token = TokenSource::Given(token.into());
+        self
+    }
+
+    /// Asks `fetch` for a token before each handshake, and again when the server warns that the one in use is about to end; the new one
+    /// then takes its place on the living connection. An attempt to connect whose token can't be fetched is one that failed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use infotainer::client::Client;
+    /// let client = Client::builder("ws://127.0.0.1:8949/ws").token_from(|| async {
+    ///     std::fs::read_to_string("/run/secrets/token").map(|token| token.trim().to_owned())
+    /// });
+    /// ```
+    pub fn token_from<F, T, E>(mut self, fetch: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Into<String>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.token = TokenSource::fetched(fetch);
         self
     }
 
@@ -142,6 +173,7 @@ impl Builder {
         let is_durable = self.session.is_some();
         let connection = Connection {
             endpoint,
+            token: self.token,
             connect_timeout: self.connect_timeout,
             backoff: Backoff::new(self.reconnect),
             core: Core::new(is_durable, BUFFER),

@@ -28,9 +28,10 @@ use super::{
     backoff::Backoff,
     core::{Command, Core},
     socket::{Endpoint, Socket},
+    token::{Renewal, TokenSource},
 };
 use crate::protocol::{
-    ServerResponse, Welcome,
+    Secret, ServerResponse, Welcome,
     codec::{ServerMessage, decode_response},
 };
 
@@ -50,6 +51,7 @@ const COMMANDS: usize = 256;
 /// The one task of a client.
 pub(super) struct Connection {
     pub(super) endpoint: Endpoint,
+    pub(super) token: TokenSource,
     pub(super) connect_timeout: Duration,
     pub(super) backoff: Backoff,
     pub(super) core: Core,
@@ -138,8 +140,8 @@ impl Connection {
         &mut self,
         closing: &mut Option<Closing>,
     ) -> Option<Result<(Socket, Welcome, VecDeque<Bytes>), ConnectionError>> {
-        let endpoint = self.endpoint.clone();
-        let attempt = timeout(self.connect_timeout, open(endpoint));
+        let (endpoint, token) = (self.endpoint.clone(), self.token.clone());
+        let attempt = timeout(self.connect_timeout, open(endpoint, token));
         let result = self.while_commanded(closing, attempt).await?;
         Some(result.unwrap_or(Err(ConnectionError::TimedOut)))
     }
@@ -197,6 +199,7 @@ impl Connection {
         };
         let mut heard = Instant::now();
         let mut stalled_since = None;
+        let mut renewal = None;
         let mut commands = Vec::with_capacity(COMMANDS);
         let mut handles_left = true;
         loop {
@@ -207,6 +210,9 @@ impl Connection {
                     Ok(received) => self.core.received(received, Instant::now()),
                     Err(error) => return Some(ConnectionError::Protocol(error.to_string())),
                 }
+            }
+            if self.core.take_expiring() {
+                renewal = self.token.renewed();
             }
             let stalled = self.core.stalled().cloned();
             if let Some(buffer) = &stalled {
@@ -254,6 +260,10 @@ impl Connection {
                         self.command(Some(command), closing);
                     }
                 }
+                token = renewed(&mut renewal) => {
+                    renewal = None;
+                    self.core.authenticate(token);
+                }
                 () = room(stalled.as_deref()) => {
                     // Time in which nothing is read is no silence of the server's.
                     heard = Instant::now();
@@ -274,6 +284,13 @@ impl Connection {
     }
 }
 
+async fn renewed(renewal: &mut Option<Renewal>) -> Secret {
+    match renewal {
+        Some(renewal) => renewal.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn room(stalled: Option<&super::buffer::Buffer>) {
     match stalled {
         Some(buffer) => buffer.room().await,
@@ -282,8 +299,12 @@ async fn room(stalled: Option<&super::buffer::Buffer>) {
 }
 
 /// Connects, shakes hands, and waits for the `Welcome`. What came with it is the third part.
-async fn open(endpoint: Endpoint) -> Result<(Socket, Welcome, VecDeque<Bytes>), ConnectionError> {
-    let mut socket = Socket::open(&endpoint).await?;
+async fn open(
+    endpoint: Endpoint,
+    token: TokenSource,
+) -> Result<(Socket, Welcome, VecDeque<Bytes>), ConnectionError> {
+    let token = token.next().await?;
+    let mut socket = Socket::open(&endpoint, token.as_ref()).await?;
     let mut incoming = VecDeque::new();
     let first = loop {
         poll_fn(|cx| socket.poll(cx, &mut VecDeque::new(), Some(&mut incoming))).await?;

@@ -19,6 +19,9 @@ pub enum ConnectionError {
     /// Server and client do not trust each other's certificates, or one of them does not speak TLS.
     #[error("TLS: {0}")]
     Tls(String),
+    /// There was no token to give.
+    #[error("the token could not be fetched: {0}")]
+    Token(String),
     /// The handshake was answered with another status than 101.
     #[error("the server refused the connection with status {status}")]
     Refused {
@@ -70,7 +73,7 @@ impl ConnectionError {
             }
             Self::Closed { code, .. } => (4500..5000).contains(code) || FAULTS.contains(code),
             // A certificate is renewed while the client lives.
-            Self::Tls(_) => false,
+            Self::Tls(_) | Self::Token(_) => false,
             Self::Io(_) | Self::Protocol(_) | Self::TimedOut | Self::Silent | Self::Broken => false,
         }
     }

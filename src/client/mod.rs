@@ -63,6 +63,7 @@ mod queue;
 mod socket;
 mod subscription;
 mod tls;
+mod token;
 
 use std::{sync::Arc, time::Duration};
 

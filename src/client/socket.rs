@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 
 use super::ConnectionError;
-use crate::protocol::{SUBPROTOCOL, SessionId};
+use crate::protocol::{SUBPROTOCOL, Secret, SessionId};
 
 /// No message of a server is longer: answers are cut at 4 MiB, and a publication was a message of at most 16 MiB before.
 const MAX_MESSAGE: usize = 32 << 20;
@@ -94,9 +94,15 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Connects and shakes hands.
-    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, ConnectionError> {
-        let request =
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        token: Option<&Secret>,
+    ) -> Result<Self, ConnectionError> {
+        let mut request =
             ClientRequestBuilder::new(endpoint.uri.clone()).with_sub_protocol(SUBPROTOCOL);
+        if let Some(token) = token {
+            request = request.with_header("Authorization", format!("Bearer {}", token.reveal()));
+        }
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         tcp.set_nodelay(true)?;
         let config = WebSocketConfig::default()

@@ -18,6 +18,7 @@ mod serving;
 mod settings;
 mod subscribing;
 mod subscriptions;
+mod tokens;
 mod verifying;
 
 use std::{

@@ -57,8 +57,12 @@ pub struct TestServer {
 
 impl TestServer {
     pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let running = run(&directory, ([127, 0, 0, 1], 0).into());
+        let running = run(&directory, ([127, 0, 0, 1], 0).into(), change);
         Self { directory, running }
     }
 
@@ -79,21 +83,26 @@ impl TestServer {
         let Self { directory, running } = self;
         let address = running.address();
         running.stop().unwrap();
-        let running = run(&directory, address);
+        let running = run(&directory, address, |_| {});
         Self { directory, running }
     }
 }
 
-fn run(directory: &tempfile::TempDir, listen: SocketAddr) -> RunningServer {
-    Server::start(Config {
+fn run(
+    directory: &tempfile::TempDir,
+    listen: SocketAddr,
+    change: impl FnOnce(&mut Config),
+) -> RunningServer {
+    let mut config = Config {
         listen,
         data_dir: directory.path().join("data"),
         // The disk's syncs are not what is tested here.
         durability: Durability::Written,
         workers: 1,
         ..Config::default()
-    })
-    .unwrap()
+    };
+    change(&mut config);
+    Server::start(config).unwrap()
 }
 
 /// After how many bytes in each direction a connection is cut.

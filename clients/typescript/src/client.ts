@@ -1,7 +1,7 @@
 // What an application has of a client: `Client`. Everything that is asked goes through `Requests`, everything that comes through
 // `Core`; what is here only puts words to it.
 
-import { Connection, type SocketConstructor, type Status } from "./connection.js";
+import { Connection, type SocketConstructor, type Status, type Token } from "./connection.js";
 import { Core } from "./core.js";
 import { ConnectionError } from "./errors.js";
 import { Log, lookUp, pages, type LogOptions } from "./log.js";
@@ -30,6 +30,12 @@ export interface ClientOptions {
    * takes over: the first one ends with 4502 and does not come back.
    */
   session?: Uuid;
+  /**
+   * Proves for whom the client speaks: a token (JWT or API key), or a function that gives one. A function is asked before each connection, and
+   * again when the server warns that the token in use is about to end. A token that ends closes the connection with 4501, and the
+   * client does not come back.
+   */
+  token?: Token;
   /** The constructor of WebSockets. By default the platform's own (browsers, Node from 22 on). */
   WebSocket?: SocketConstructor;
   /** How it comes back when the connection ends. By default for ever, after pauses that grow from 100 ms to 30 s. */

@@ -58,7 +58,11 @@ export interface ConnectionOptions {
   reconnect?: Reconnect;
   connectTimeout?: number;
   hiddenAfter?: number;
+  token?: Token;
 }
+
+/** A token (JWT or API key), or a function that gives one. */
+export type Token = string | (() => string | Promise<string>);
 
 export class Connection {
   status: Status = { state: "connecting" };
@@ -116,10 +120,38 @@ export class Connection {
 
   #connect(): void {
     this.#setStatus({ state: "connecting" });
-    const { url, WebSocket, connectTimeout = 10_000 } = this.#options;
+    const { connectTimeout = 10_000 } = this.#options;
+    this.#wait(connectTimeout, () => this.#lost("TimedOut", "there was no answer in time"));
+    this.#withToken();
+  }
+
+  /** Gets a token for the connection that is to be made, or another one for the one that is there: as long as it is the same. */
+  #withToken(): void {
+    const { status } = this;
+    const { token } = this.#options;
+    const isNew = status.state === "connecting";
+    if (typeof token !== "function") {
+      if (isNew) this.#open(token);
+      return;
+    }
+    const then = (token?: string | void, cause?: unknown) => {
+      if (this.status !== status) return;
+      if (token) isNew ? this.#open(token) : this.#core.requests.askAside("Authenticate", { token });
+      else if (isNew) this.#lost("Token", "there was no token", 0, cause);
+      else after(1_000, () => this.status === status && this.#withToken());
+    };
+    void Promise.resolve()
+      .then(token)
+      .then(then, (cause) => then(void 0, cause));
+  }
+
+  #open(token?: string): void {
+    const { url, WebSocket } = this.#options;
     let socket: Socket;
     try {
-      socket = new WebSocket(url.href, [SUBPROTOCOL]);
+      // A browser can set no header. The letters of a token never need the two in which base64url differs.
+      const bearer = token ? ["infotainer.bearer." + btoa(token).replace(/=/g, "")] : [];
+      socket = new WebSocket(url.href, [SUBPROTOCOL, ...bearer]);
     } catch (cause) {
       this.#lost("Url", "the URL can't be used", 0, cause);
       return;
@@ -143,7 +175,6 @@ export class Connection {
       const [, status] = /response: (\d{3})/.exec(message) ?? [];
       this.#lost(status ? "Refused" : "Io", `the connection failed ${message}`.trim(), Number(status ?? 0), error);
     };
-    this.#wait(connectTimeout, () => this.#lost("TimedOut", "there was no Welcome in time"));
   }
 
   #lost(...why: ConstructorParameters<typeof ConnectionError>): void {
@@ -199,6 +230,7 @@ export class Connection {
     this.#isHeard = true;
     try {
       const received = decodeResponse(data);
+      if (received.response.name === "TokenExpiring") this.#withToken();
       if (this.status.state === "connected") this.#core.received(received);
       else if (received.response.name === "Welcome") this.#welcome(received.response.fields);
       else throw new TypeError("no Welcome");

@@ -19,6 +19,7 @@ const FINAL = /^(Url|Refused4(?!08|25|29)|Closed(4[5-9]|100[23789]))/;
  * * `Silent`: nothing was heard from the server for longer than its heartbeats allow.
  * * `Closed`: the server closed the connection; `code` is the close code.
  * * `Broken`: the connection ended without a word.
+ * * `Token`: there was no token to give; `cause` is why.
  */
 export type ConnectionErrorKind =
   | "Url"
@@ -28,7 +29,8 @@ export type ConnectionErrorKind =
   | "TimedOut"
   | "Silent"
   | "Closed"
-  | "Broken";
+  | "Broken"
+  | "Token";
 
 /** Why there is no connection, or no longer one. */
 export class ConnectionError extends Error {

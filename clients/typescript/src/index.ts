@@ -9,7 +9,7 @@ export {
   type QueueOptions,
   type SubscribeOptions,
 } from "./client.js";
-export type { Socket, SocketConstructor, Status } from "./connection.js";
+export type { Socket, SocketConstructor, Status, Token } from "./connection.js";
 export {
   ClosedError,
   ConnectionError,

@@ -231,6 +231,9 @@ export interface Responses {
   Subscriptions: { subscriptions: SubscriptionMeta[]; more: boolean };
   Gap: Gap;
   Pong: { time: number };
+  /** Whom the connection speaks for; nothing of it where the server asks nobody. */
+  Authenticated: { name?: string; expires?: number };
+  TokenExpiring: { expires: number };
   Error: ServerError;
 }
 
@@ -268,5 +271,6 @@ export interface Commands {
   GetSubscription: { subscriptionId: SubscriptionReference };
   ListSubscriptions: { after?: Uuid | undefined; limit?: number | undefined };
   DeleteSubscription: { subscriptionId: SubscriptionReference };
+  Authenticate: { token: string };
   Ping: Record<never, never>;
 }

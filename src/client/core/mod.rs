@@ -24,6 +24,7 @@ mod subscribing;
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     sync::Arc,
 };
 
@@ -44,8 +45,9 @@ use super::{
     buffer::{Bound, Buffer, Place},
 };
 use crate::protocol::{
-    Acknowledged, ClientCommand, Epoch, ErrorCode, ReceivedPublication, RequestId, Sequence,
-    ServerError, ServerResponse, SubscribeFrom, SubscriptionId, SubscriptionReference, Welcome,
+    Acknowledged, Authenticate, ClientCommand, Epoch, ErrorCode, ReceivedPublication, RequestId,
+    Secret, Sequence, ServerError, ServerResponse, SubscribeFrom, SubscriptionId,
+    SubscriptionReference, Welcome,
     codec::{Received, ServerMessage},
 };
 
@@ -138,6 +140,8 @@ pub(super) struct Core {
     /// The server's limit on messages, while there is a connection that had its `Welcome`.
     max_message_size: Option<u64>,
     outgoing: VecDeque<Bytes>,
+    /// The server warned that the token is about to end.
+    expiring: bool,
     stalled: Option<Stalled>,
     progressed: bool,
     closing: bool,
@@ -155,6 +159,7 @@ impl Core {
             connection: 0,
             max_message_size: None,
             outgoing: VecDeque::new(),
+            expiring: false,
             stalled: None,
             progressed: false,
             closing: false,
@@ -168,7 +173,7 @@ impl Core {
 
     /// Whether the last connections were of use, so that the next pause may be short again.
     pub(super) fn take_progress(&mut self) -> bool {
-        std::mem::take(&mut self.progressed)
+        mem::take(&mut self.progressed)
     }
 
     /// No new requests from now on.
@@ -270,8 +275,20 @@ impl Core {
         }
     }
 
+    /// Whether the server warned that the token is about to end. Says so once for each warning.
+    pub(super) fn take_expiring(&mut self) -> bool {
+        mem::take(&mut self.expiring)
+    }
+
+    /// The connection goes on with another token.
+    pub(super) fn authenticate(&mut self, token: Secret) {
+        let command = ClientCommand::Authenticate(Authenticate { token });
+        self.send(command, Purpose::Aside);
+    }
+
     /// The connection ended.
     pub(super) fn disconnected(&mut self) {
+        self.expiring = false;
         self.max_message_size = None;
         self.outgoing.clear();
         self.stalled = None;
@@ -314,6 +331,9 @@ impl Core {
             (None, ServerMessage::Response(ServerResponse::Gap(gap))) => self.gap(&gap),
             (None, ServerMessage::Response(ServerResponse::Deleted(about))) => {
                 self.deleted(about.subscription_id);
+            }
+            (None, ServerMessage::Response(ServerResponse::TokenExpiring(_))) => {
+                self.expiring = true;
             }
             (None, ServerMessage::Response(ServerResponse::Error(error))) => {
                 log::warn!("the server says: {error}");

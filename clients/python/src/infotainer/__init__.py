@@ -18,6 +18,7 @@ When the connection ends, the client comes back after a growing, jittered pause,
 Only `ws://` is spoken; for TLS, put a proxy next to the client. What goes wrong is logged by the logger `infotainer`.
 """
 
+from ._token import Token
 from .client import Acknowledgement, Client, connect, start
 from .delivery import Delivery
 from .errors import (
@@ -41,6 +42,7 @@ from .errors import (
     RequestFailed,
     Silent,
     TimedOut,
+    TokenFailed,
     TooLarge,
 )
 from .events import Event, Gap, NotRecovered, Place
@@ -148,6 +150,8 @@ __all__ = [
     "SubscriptionMeta",
     "SubscriptionReference",
     "TimedOut",
+    "Token",
+    "TokenFailed",
     "TooLarge",
     "Waiting",
     "Welcome",

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ._core import Core
 from ._socket import CLOSE, Socket
+from ._token import Token, fetched, renewed
 from .codec import DecodeError, decode_response
 from .errors import (
     Closed,
@@ -49,10 +50,17 @@ class Connection:
     """The one task of a client."""
 
     def __init__(
-        self, core: Core, endpoint: str, reconnect: Reconnect, connect_timeout: float, fails_first: bool
+        self,
+        core: Core,
+        endpoint: str,
+        token: Token | None,
+        reconnect: Reconnect,
+        connect_timeout: float,
+        fails_first: bool,
     ) -> None:
         self._core = core
         self._endpoint = endpoint
+        self._token = token
         self._backoff = Backoff(reconnect)
         self._connect_timeout = connect_timeout
         self._fails_first = fails_first
@@ -143,7 +151,7 @@ class Connection:
         scope = asyncio.timeout(self._connect_timeout)
         try:
             async with scope:
-                socket = await Socket.open(self._endpoint)
+                socket = await Socket.open(self._endpoint, await fetched(self._token))
                 _, welcome = _decode(await socket.receive())
             if not isinstance(welcome, Welcome):
                 raise NotTheProtocol("its first message is no Welcome")
@@ -158,6 +166,7 @@ class Connection:
     async def _serve(self, socket: Socket, welcome: Welcome) -> ConnectionFailed | None:
         reading = asyncio.ensure_future(self._read(socket))
         writing = asyncio.ensure_future(self._write(socket, welcome))
+        renewing = asyncio.ensure_future(self._renew())
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
@@ -171,7 +180,7 @@ class Connection:
         except TimeoutError:
             return None
         finally:
-            await _end(reading, writing)
+            await _end(reading, writing, renewing)
 
     async def _read(self, socket: Socket) -> ConnectionFailed:
         """Reads until the connection ends."""
@@ -185,6 +194,15 @@ class Connection:
                 await asyncio.sleep(0)
         except ConnectionFailed as error:
             return error
+
+    async def _renew(self) -> None:
+        """Gives the server another token whenever it warns that the one in use is about to end."""
+        while True:
+            await self._core.token_expiring.wait()
+            self._core.token_expiring.clear()
+            token = await renewed(self._token)
+            if token is not None:
+                self._core.authenticate(token)
 
     async def _stalled(self) -> None:
         """A buffer is full: lets its reader catch up, but not for long."""

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 from uuid import UUID
 
+from . import commands
 from ._buffer import Bound
 from ._queues import Queues, QueueSubscriber, WantedQueue
 from ._requests import (
@@ -37,7 +38,7 @@ from ._requests import (
     is_refusal,
 )
 from ._subscriber import Begun, Wanted
-from ._subscriptions import Subscribers
+from ._subscriptions import Subscribers, aside_answered
 from .errors import (
     AnswerNotUnderstood,
     Closed,
@@ -57,6 +58,7 @@ from .protocol import (
     ServerError,
     ServerGap,
     SubscriptionReference,
+    TokenExpiring,
     Welcome,
     subscription_id,
 )
@@ -81,6 +83,8 @@ class Core:
         self.outgoing: deque[bytes] = deque()
         self.changed: Callable[[], None] = lambda: None
         """Called when there may be something to send, or to end."""
+        self.token_expiring = asyncio.Event()
+        """Set when the server warns that the token is about to end."""
         self.subscribers = Subscribers(self, is_durable, BUFFER)
         self.queues = Queues(self, self, is_durable)
         self._loop = asyncio.get_running_loop()
@@ -268,6 +272,10 @@ class Core:
         self._send(request_id)
         return request_id
 
+    def authenticate(self, token: str) -> None:
+        """Goes on with another token."""
+        self.ask(commands.authenticate(token), aside_answered)
+
     def refuse(self, is_refused: Callable[[InFlight], bool], error: InfotainerError) -> None:
         """Fails requests of callers."""
         self._requests.refuse(is_refused, error)
@@ -295,6 +303,7 @@ class Core:
         """The connection ended."""
         self.is_connected = False
         self.outgoing.clear()
+        self.token_expiring.clear()
         self._requests.forget_own()
         self._requests.drop_unwanted()
         self.subscribers.disconnected()
@@ -336,6 +345,8 @@ class Core:
                 self.subscribers.gap(message)
             case Deleted():
                 self._deleted(message.subscription_id)
+            case TokenExpiring():
+                self.token_expiring.set()
             case ServerError():
                 log.warning("the server says: %s: %s", message.code, message.message)
             case _:

@@ -73,7 +73,7 @@ class Socket:
         self._connection = connection
 
     @classmethod
-    async def open(cls, endpoint: str) -> "Socket":
+    async def open(cls, endpoint: str, token: str | None = None) -> "Socket":
         """Connects and shakes hands."""
         options: dict[str, Any] = {
             "subprotocols": [Subprotocol(SUBPROTOCOL)],
@@ -87,6 +87,8 @@ class Socket:
             "max_size": MAX_MESSAGE,
             "logger": _log,
         }
+        if token is not None:
+            options["additional_headers"] = {"Authorization": f"Bearer {token}"}
         try:
             connection = await connect_websocket(endpoint, **options)
         except (OSError, InvalidHandshake, InvalidURI, SecurityError) as error:

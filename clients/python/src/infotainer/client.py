@@ -16,6 +16,7 @@ from ._queues import WantedQueue
 from ._requests import Reply
 from ._socket import endpoint
 from ._subscriber import Wanted
+from ._token import Token
 from .errors import AnswerNotUnderstood, ClosedByServer, GaveUp, TimedOut
 from .log import Log, entries
 from .protocol import (
@@ -58,6 +59,7 @@ class Client:
         url: str,
         *,
         session: UUID | None,
+        token: Token | None,
         reconnect: Reconnect | None,
         in_flight: int,
         connect_timeout: float,
@@ -67,7 +69,7 @@ class Client:
         where = endpoint(url, session)
         self._core = Core(session is not None, max(1, in_flight), request_timeout)
         reconnect = Reconnect() if reconnect is None else reconnect
-        self._connection = Connection(self._core, where, reconnect, connect_timeout, fails_first)
+        self._connection = Connection(self._core, where, token, reconnect, connect_timeout, fails_first)
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._connection.run(), name=f"infotainer {url}")
 
@@ -328,6 +330,7 @@ def start(
     url: str,
     *,
     session: UUID | None = None,
+    token: Token | None = None,
     reconnect: Reconnect | None = None,
     in_flight: int = 256,
     connect_timeout: float = 10.0,
@@ -340,6 +343,7 @@ def start(
     return Client(
         url,
         session=session,
+        token=token,
         reconnect=reconnect,
         in_flight=in_flight,
         connect_timeout=connect_timeout,
@@ -356,6 +360,9 @@ class connect:  # noqa: N801 (it is called like a function)
     * `session`: opens, or resumes, the durable session with this id, so that its subscriptions and cursors outlive the client. The id is
       a secret, made by `uuid.uuid4()` and kept by the application. A second client with the same id takes over: the first one ends
       with 4502 and does not come back. Without it the session is transient.
+    * `token`: proves for whom it speaks: a token (JWT or API key), or a function that gives one or an awaitable of one. A function is asked
+      before each handshake, and again when the server warns that the token in use is about to end. A token that ends closes the
+      connection with 4501, and the client does not come back.
     * `reconnect`: how it comes back when the connection ends. By default for ever, after pauses that grow from 100 ms to 30 s.
     * `in_flight`: how many requests wait for their answers at once, publications among them; further ones wait for their turn.
     * `connect_timeout`: seconds that one attempt to connect may take, from the look-up of the host to the server's `Welcome`.
@@ -367,6 +374,7 @@ class connect:  # noqa: N801 (it is called like a function)
         url: str,
         *,
         session: UUID | None = None,
+        token: Token | None = None,
         reconnect: Reconnect | None = None,
         in_flight: int = 256,
         connect_timeout: float = 10.0,
@@ -375,6 +383,7 @@ class connect:  # noqa: N801 (it is called like a function)
         self._arguments: dict[str, Any] = {
             "url": url,
             "session": session,
+            "token": token,
             "reconnect": reconnect,
             "in_flight": in_flight,
             "connect_timeout": connect_timeout,

@@ -3,7 +3,7 @@
 ```text
 InfotainerError
 ├── ConnectionFailed       why there is no connection, or no longer one
-│   ├── BadUrl, NetworkFailed, HandshakeRefused, NotTheProtocol, ConnectTimedOut, Silent, ClosedByPeer, Broken
+│   ├── BadUrl, NetworkFailed, HandshakeRefused, TokenFailed, NotTheProtocol, ConnectTimedOut, Silent, ClosedByPeer, Broken
 ├── Closed                 the client has ended
 │   ├── ClosedByClient, ClosedByServer, GaveUp
 └── RequestFailed          one request failed
@@ -89,6 +89,10 @@ class HandshakeRefused(ConnectionFailed):
     def retry_after(self) -> float:
         """What the server's header says."""
         return self._retry_after
+
+
+class TokenFailed(ConnectionFailed):
+    """There was no token to give; `__cause__` is what `token` raised."""
 
 
 class NotTheProtocol(ConnectionFailed):
