@@ -105,6 +105,12 @@ step "conformance"
 cargo build --locked --features conformance --example echo
 "$python" tests/conformance/run.py target/debug/examples/echo
 
+step "http"
+# Requests made from the description, each answer held to it.
+"$python" -m pip install --quiet --disable-pip-version-check -r tests/http/requirements.txt
+cargo build --locked
+"$python" tests/http/run.py target/debug/infotainer
+
 step "growth"
 # Ten million publications: what they cost is told, and memory must not grow with them.
 cargo build --release --locked
@@ -136,6 +142,7 @@ step "side by side"
 "$python" -m ruff format --check --config clients/python/pyproject.toml benches
 "$python" -m ruff check --config clients/python/pyproject.toml --ignore D1 benches
 "$python" benches/side_by_side.py --help >/dev/null
+"$python" benches/http.py --help >/dev/null
 
 step "typescript"
 cargo build --locked
