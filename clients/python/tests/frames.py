@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from ssl import SSLContext
 from typing import TextIO
 from unittest.mock import patch
 from urllib.parse import urlsplit
@@ -44,8 +45,8 @@ def recorded(folder: str) -> Iterator[None]:
     real = Socket.open, Socket.send, Socket.receive
     made_up: weakref.WeakSet[Socket] = weakref.WeakSet()
 
-    async def opened(endpoint: str) -> Socket:
-        socket = await real[0](endpoint)
+    async def opened(endpoint: str, token: str | None = None, tls: SSLContext | None = None) -> Socket:
+        socket = await real[0](endpoint, token, tls)
         if urlsplit(endpoint).port in MADE_UP:
             made_up.add(socket)
         return socket

@@ -48,14 +48,15 @@ class Server:
             )
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
-        if " listens on ws://" not in line:
+        if " listens on ws" not in line:
             self.kill()
             raise AssertionError(f"the server does not say where it listens: {line!r}\n{said.read_text()}")
         self.port = int(line.rpartition(":")[2].removesuffix("/ws\n"))
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/ws"
+        scheme = "wss" if "INFOTAINER_TLS_CERT" in self._variables else "ws"
+        return f"{scheme}://127.0.0.1:{self.port}/ws"
 
     def kill(self) -> None:
         """Ends it as `kill -9` does."""

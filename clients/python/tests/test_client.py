@@ -327,7 +327,7 @@ async def test_failure_to_connect_says_what_failed(server: Server) -> None:
         await client.ping()
     assert isinstance(gave_up.value.why, NetworkFailed)
     await client.close()
-    for url in ("", "localhost:8949", "http://a/ws", "wss://a/ws", "ws://", "ws:///ws", "ws://a:99999/ws"):
+    for url in ("", "localhost:8949", "http://a/ws", "wss:///ws", "ws://", "ws:///ws", "ws://a:99999/ws"):
         with pytest.raises(BadUrl):
             await connect(url)
 

@@ -13,6 +13,7 @@ Owns the socket, the pauses and the clock. Does not own what messages mean (`_co
 import asyncio
 import logging
 import random
+from ssl import SSLContext
 from typing import Any, Final
 
 from ._core import Core
@@ -54,6 +55,7 @@ class Connection:
         core: Core,
         endpoint: str,
         token: Token | None,
+        tls: SSLContext | None,
         reconnect: Reconnect,
         connect_timeout: float,
         fails_first: bool,
@@ -61,6 +63,7 @@ class Connection:
         self._core = core
         self._endpoint = endpoint
         self._token = token
+        self._tls = tls
         self._backoff = Backoff(reconnect)
         self._connect_timeout = connect_timeout
         self._fails_first = fails_first
@@ -151,7 +154,7 @@ class Connection:
         scope = asyncio.timeout(self._connect_timeout)
         try:
             async with scope:
-                socket = await Socket.open(self._endpoint, await fetched(self._token))
+                socket = await Socket.open(self._endpoint, await fetched(self._token), self._tls)
                 _, welcome = _decode(await socket.receive())
             if not isinstance(welcome, Welcome):
                 raise NotTheProtocol("its first message is no Welcome")

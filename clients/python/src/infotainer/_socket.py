@@ -4,6 +4,7 @@ Does not own what messages mean.
 """
 
 import logging
+from ssl import SSLContext
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -54,16 +55,16 @@ class _Heard(ClientConnection):
 
 
 def endpoint(url: str, session: UUID | None) -> str:
-    """Where to connect to: `url` is `ws://host:port/ws`; port 80 and the path `/ws` need not be said."""
+    """Where to connect to: `url` is `ws://host:port/ws` or `wss://host:port/ws`; port 80 or 443 and the path `/ws` need not be said."""
     try:
         parts = urlsplit(url)
-        is_right = parts.scheme == "ws" and parts.hostname and (parts.port or True)
+        is_right = parts.scheme in ("ws", "wss") and parts.hostname and (parts.port or True)
     except ValueError:
         raise BadUrl(url) from None
     if not is_right or parts.query or parts.fragment or "@" in parts.netloc:
         raise BadUrl(url)
     path = parts.path.rstrip("/") or "/ws"
-    return f"ws://{parts.netloc}{path}" + (f"/{session}" if session is not None else "")
+    return f"{parts.scheme}://{parts.netloc}{path}" + (f"/{session}" if session is not None else "")
 
 
 class Socket:
@@ -73,8 +74,8 @@ class Socket:
         self._connection = connection
 
     @classmethod
-    async def open(cls, endpoint: str, token: str | None = None) -> "Socket":
-        """Connects and shakes hands."""
+    async def open(cls, endpoint: str, token: str | None = None, tls: SSLContext | None = None) -> "Socket":
+        """Connects and shakes hands. Over `wss://`, `tls` says whom to trust; without it, whom the system trusts."""
         options: dict[str, Any] = {
             "subprotocols": [Subprotocol(SUBPROTOCOL)],
             "compression": None,
@@ -89,6 +90,8 @@ class Socket:
         }
         if token is not None:
             options["additional_headers"] = {"Authorization": f"Bearer {token}"}
+        if tls is not None and endpoint.startswith("wss:"):
+            options["ssl"] = tls
         try:
             connection = await connect_websocket(endpoint, **options)
         except (OSError, InvalidHandshake, InvalidURI, SecurityError) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterable
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from uuid import UUID
@@ -64,12 +65,13 @@ class Client:
         in_flight: int,
         connect_timeout: float,
         request_timeout: float,
+        tls: SSLContext | None,
         fails_first: bool,
     ) -> None:
         where = endpoint(url, session)
         self._core = Core(session is not None, max(1, in_flight), request_timeout)
         reconnect = Reconnect() if reconnect is None else reconnect
-        self._connection = Connection(self._core, where, token, reconnect, connect_timeout, fails_first)
+        self._connection = Connection(self._core, where, token, tls, reconnect, connect_timeout, fails_first)
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._connection.run(), name=f"infotainer {url}")
 
@@ -335,6 +337,7 @@ def start(
     in_flight: int = 256,
     connect_timeout: float = 10.0,
     request_timeout: float = 30.0,
+    tls: SSLContext | None = None,
 ) -> Client:
     """Gives a client at once, which connects in the background and does not mind if the server is not there yet.
 
@@ -348,6 +351,7 @@ def start(
         in_flight=in_flight,
         connect_timeout=connect_timeout,
         request_timeout=request_timeout,
+        tls=tls,
         fails_first=False,
     )
 
@@ -367,6 +371,7 @@ class connect:  # noqa: N801 (it is called like a function)
     * `in_flight`: how many requests wait for their answers at once, publications among them; further ones wait for their turn.
     * `connect_timeout`: seconds that one attempt to connect may take, from the look-up of the host to the server's `Welcome`.
     * `request_timeout`: seconds that one waits for the answer to a request, reconnects included.
+    * `tls`: for `wss://`, whom to trust and which certificate to show; by default whom the system trusts, and none.
     """
 
     def __init__(
@@ -379,6 +384,7 @@ class connect:  # noqa: N801 (it is called like a function)
         in_flight: int = 256,
         connect_timeout: float = 10.0,
         request_timeout: float = 30.0,
+        tls: SSLContext | None = None,
     ) -> None:
         self._arguments: dict[str, Any] = {
             "url": url,
@@ -388,6 +394,7 @@ class connect:  # noqa: N801 (it is called like a function)
             "in_flight": in_flight,
             "connect_timeout": connect_timeout,
             "request_timeout": request_timeout,
+            "tls": tls,
         }
         self._client: Client | None = None
 
