@@ -24,7 +24,7 @@ use super::{
     index::Index,
     journal::JournalFile,
     segment::{SegmentError, SegmentId},
-    state_log::StateLog,
+    state_log::{RewriteError, StateLog},
     store::{self, Store},
 };
 use crate::memory;
@@ -90,6 +90,15 @@ impl From<CatalogueError> for Trouble {
             CatalogueError::Io(source) if store::is_disk_full(&source) => Self::Full,
             CatalogueError::Io(ref source) => Self::Fatal(format!("{error}: {source}")),
             other => Self::Fatal(other.to_string()),
+        }
+    }
+}
+
+impl From<RewriteError> for Trouble {
+    fn from(error: RewriteError) -> Self {
+        match error {
+            RewriteError::Io(error) => error.into(),
+            RewriteError::Catalogue(error) => error.into(),
         }
     }
 }

@@ -111,6 +111,12 @@ impl Worker {
         // What was looked up in the index, there and here, is written; now it lasts.
         self.sync_journals()?;
         let holdings = &mut self.holdings;
+        let sealed_through = holdings.meta.sealed_through;
+        if holdings.state_log.generation() < sealed_through {
+            // A start found that it lacks something, and could not write it anew. Behind what comes now, nobody would see that.
+            let catalogue = &holdings.catalogue;
+            holdings.state_log.rewrite(catalogue, sealed_through)?;
+        }
         holdings.state_log.append(generation, &sealed.state)?;
         holdings.catalogue.commit(batch)?;
         holdings.meta = meta;

@@ -460,3 +460,30 @@ fn merging_leaves_a_damaged_block_out_and_keeps_its_file() {
     assert_eq!(check_told(&log, &recovered, ONE, 100), 30);
     assert_eq!(check_told(&log, &recovered, TWO, 70), 0);
 }
+
+/// What was sealed next was appended behind the gap, and hid it: when the catalogue was lost later, so were the changes in the gap.
+#[test]
+fn state_log_that_could_not_be_made_again_is_before_anything_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    sealed(dir.path()).close().unwrap();
+    let (path, in_the_way) = (
+        dir.path().join("state/log"),
+        dir.path().join("state/log.tmp"),
+    );
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    fs::create_dir(&in_the_way).unwrap();
+    let (mut log, recovered) = open(dir.path());
+    let damage = &recovered.report.damage;
+    assert!(damage[0].contains("state/log lacks its end"), "{damage:?}");
+    fs::remove_dir(&in_the_way).unwrap();
+    log.write(&[put("c", "3")]).unwrap();
+    log.end_journal();
+    log.settle();
+    log.close().unwrap();
+    fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
+    let (_, recovered) = open(dir.path());
+    let entry = |key: &str, value: &str| (key.as_bytes().into(), value.as_bytes().into());
+    let state = [entry("a", "1"), entry("b", "2"), entry("c", "3")];
+    assert_eq!(recovered.state, state);
+}
