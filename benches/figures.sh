@@ -5,7 +5,7 @@
 #
 #   cargo build --release && benches/figures.sh [SECTION ...]
 #
-# Sections: publish fanout latency sealing slow idle replay restart many (by default all). INFOTAINER names another binary, TMPDIR
+# Sections: publish fanout latency sealing slow idle tls replay restart many (by default all; tls needs openssl). INFOTAINER names another binary, TMPDIR
 # another disk, DURATION another time for each load of latency, sealing and slow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -123,6 +123,24 @@ idle() {
     stop TERM
 }
 
+# The same loads without TLS and with it.
+tls() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 \
+        -addext basicConstraints=critical,CA:FALSE -keyout "$folder/tls.key" -out "$folder/tls.crt" 2>/dev/null
+    local encrypted=(--tls-cert "$folder/tls.crt" --tls-key "$folder/tls.key") flags
+    for flags in "" "${encrypted[*]}"; do
+        # shellcheck disable=SC2086 # They are several words, or none.
+        start "tls${flags:+-encrypted}" --max-connections 10100 $flags
+        export INFOTAINER_CA=$folder/tls.crt
+        bench fanout --subscribers 100 --durability Memory
+        bench fanout --subscribers 100 --durability Memory --window 1
+        bench pub --durability Memory
+        bench idle --connections 10000 --subscriptions 100
+        stop TERM
+    done
+    unset INFOTAINER_CA
+}
+
 replay() {
     start replay
     bench pub --count 1000000 --durability Written --subscription stored --keep
@@ -178,7 +196,7 @@ many() {
 }
 
 "$infotainer" --version
-for section in "${@:-publish fanout latency sealing slow idle replay restart many}"; do
+for section in "${@:-publish fanout latency sealing slow idle tls replay restart many}"; do
     for name in $section; do
         echo "=== $name"
         "$name"

@@ -137,7 +137,7 @@ fn read_token(file: &Path) -> Result<String, String> {
 }
 
 /// The file of a certificate or a key.
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(file)
         .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }

@@ -125,6 +125,14 @@ impl Builder {
         self
     }
 
+    /// What its TLS handshakes begin with: for programs that speak to the same server otherwise than by this client, too.
+    ///
+    /// # Errors
+    /// If a certificate that was given is none, or the system trusts nobody.
+    pub fn tls_config(&self) -> Result<rustls::ClientConfig, ConnectionError> {
+        self.tls.config()
+    }
+
     /// Whether the URL is one that can be used. Needs no runtime, and nothing is looked up.
     ///
     /// # Errors
@@ -166,7 +174,7 @@ impl Builder {
     ) -> Result<Client, ConnectionError> {
         let mut endpoint = Endpoint::new(&self.url, self.session)?;
         if endpoint.is_encrypted() {
-            endpoint.trust(self.tls.config()?);
+            endpoint.trust(self.tls_config()?);
         }
         let (sender, commands) = mpsc::unbounded_channel();
         let (status, watched) = watch::channel(Status::Connecting);

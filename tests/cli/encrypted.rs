@@ -180,3 +180,18 @@ fn a_file_that_can_not_be_used_ends_with_a_sentence() {
         "the certificate that is to be trusted is not in PEM"
     );
 }
+
+#[test]
+fn loads_are_put_on_a_server_with_tls() {
+    let server = Encrypted::serve();
+    let (url, ca) = (server.url(), server.ca());
+    let variables = [("INFOTAINER_URL", &*url), ("INFOTAINER_CA", &*ca)];
+    for load in [
+        &["fanout", "--subscribers=3", "--count=2000"][..],
+        &["pub", "--publishers=3", "--count=2000", "--size=4KiB"],
+        &["idle", "--connections=3", "--duration=100ms"],
+    ] {
+        let output = infotainer(&[&["bench"], load].concat(), &variables);
+        assert_eq!(output.status.code(), Some(0), "{load:?}: {}", said(&output));
+    }
+}

@@ -1,12 +1,16 @@
 //! Flags that several loads take.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use infotainer::protocol::Durability;
+use infotainer::{client::Client, protocol::Durability};
 
 use super::connection::Endpoint;
-use crate::cli::{connect::DEFAULT_SERVER, values};
+use crate::cli::{
+    Failure,
+    connect::{self, DEFAULT_SERVER},
+    values,
+};
 
 /// What every load takes.
 #[derive(Args, Clone, Debug)]
@@ -20,6 +24,10 @@ pub(super) struct Target {
     )]
     pub(super) server: Endpoint,
 
+    /// Trust a server with a certificate issued by one of these, in PEM (wss://) [default: those that the system trusts]
+    #[arg(long, env = "INFOTAINER_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
     /// When to give up, whatever has been reached
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
     pub(super) timeout: Duration,
@@ -32,6 +40,24 @@ pub(super) struct Target {
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl Target {
+    /// The same, of which is known whom to trust.
+    ///
+    /// # Errors
+    /// If nobody can be trusted.
+    pub(super) fn encrypted(&self) -> Result<Self, Failure> {
+        let mut target = self.clone();
+        if self.server.is_encrypted() {
+            let mut trusting = Client::builder("wss://localhost");
+            if let Some(ca) = &self.ca {
+                trusting = trusting.certificate_authority(connect::read(ca)?);
+            }
+            target.server.trust(Arc::new(trusting.tls_config()?));
+        }
+        Ok(target)
+    }
 }
 
 /// The subscriptions that a load makes.

@@ -10,9 +10,11 @@ use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, ToSocketAddrs},
     str::FromStr,
+    sync::Arc,
 };
 
 use infotainer::protocol::SUBPROTOCOL;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{io::Interest, net::TcpStream};
 use tokio_tungstenite::tungstenite::{
     ClientRequestBuilder,
@@ -21,6 +23,7 @@ use tokio_tungstenite::tungstenite::{
     http::Uri,
 };
 
+use super::stream::Stream;
 use crate::cli::values;
 
 /// What one read takes at the most; the shared buffer is a little larger.
@@ -36,11 +39,14 @@ const PONG: u8 = 10;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
-/// Where the server is: a `ws://` URL whose host was looked up.
+/// Where the server is: a `ws://` or `wss://` URL whose host was looked up.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     uri: Uri,
+    name: ServerName<'static>,
     address: SocketAddr,
+    /// Whom to trust, where the URL is `wss://`.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// Why a connection could not be made or did not last.
@@ -71,7 +77,7 @@ pub(super) struct Message<'a> {
 
 /// A WebSocket that is open.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     outgoing: Outgoing,
     /// The begun frame that the last read ended in.
     begun: Vec<u8>,
@@ -89,22 +95,39 @@ impl FromStr for Endpoint {
 
     fn from_str(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|_| values::SERVER)?;
-        let (Some("ws"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(values::SERVER.into());
+        let usual_port = match uri.scheme_str() {
+            Some("ws") => 80,
+            Some("wss") => 443,
+            _ => return Err(values::SERVER.into()),
         };
+        let host = uri.host().ok_or(values::SERVER)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let address = (host, uri.port_u16().unwrap_or(80))
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| values::SERVER)?;
+        let address = (host, uri.port_u16().unwrap_or(usual_port))
             .to_socket_addrs()
             .ok()
             .and_then(|mut addresses| addresses.next())
             .ok_or("the URL of a server whose host can be found")?;
-        Ok(Self { uri, address })
+        Ok(Self {
+            uri,
+            name,
+            address,
+            tls: None,
+        })
     }
 }
 
 impl Endpoint {
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.uri.scheme_str() == Some("wss")
+    }
+
+    pub(super) fn trust(&mut self, tls: Arc<ClientConfig>) {
+        self.tls = Some(tls);
     }
 }
 
@@ -132,6 +155,12 @@ impl Connection {
             .and_then(generate_request);
         let (request, key) = request.map_err(|_| ConnectionError::Handshake)?;
         stream.set_nodelay(true)?;
+        let stream = match &endpoint.tls {
+            Some(tls) => Stream::encrypted(stream, tls, endpoint.name.clone())
+                .await
+                .map_err(|error| ConnectionError::Connect(endpoint.address, error))?,
+            None => Stream::plain(stream),
+        };
         let mut connection = Self {
             stream,
             outgoing: Outgoing {
@@ -185,7 +214,8 @@ impl Connection {
 
     /// The addresses of this end and of the other.
     pub(super) fn ends(&self) -> Result<(SocketAddr, SocketAddr), ConnectionError> {
-        Ok((self.stream.local_addr()?, self.stream.peer_addr()?))
+        let tcp = self.stream.tcp();
+        Ok((tcp.local_addr()?, tcp.peer_addr()?))
     }
 
     /// What is to be sent; it goes out with the next [`ready`](Self::ready).
@@ -200,12 +230,12 @@ impl Connection {
     pub(super) async fn ready(&mut self) -> Result<(), ConnectionError> {
         loop {
             self.write()?;
-            let interest = if self.outgoing.is_empty() {
+            let interest = if self.has_sent() {
                 Interest::READABLE
             } else {
                 Interest::READABLE | Interest::WRITABLE
             };
-            if self.stream.ready(interest).await?.is_readable() {
+            if self.stream.has_read() || self.stream.tcp().ready(interest).await?.is_readable() {
                 return Ok(());
             }
         }
@@ -215,10 +245,10 @@ impl Connection {
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         loop {
             self.write()?;
-            if self.outgoing.is_empty() {
+            if self.has_sent() {
                 return Ok(());
             }
-            self.stream.writable().await?;
+            self.stream.tcp().writable().await?;
         }
     }
 
@@ -239,7 +269,7 @@ impl Connection {
         // A filter of one instruction: take 0 bytes.
         const RETURN_NUMBER: u16 = 0x06;
         let nothing = socket2::SockFilter::new(RETURN_NUMBER, 0, 0, 0);
-        Ok(socket2::SockRef::from(&self.stream).attach_filter(&[nothing])?)
+        Ok(socket2::SockRef::from(self.stream.tcp()).attach_filter(&[nothing])?)
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -247,7 +277,12 @@ impl Connection {
         Err(io::Error::from(ErrorKind::Unsupported).into())
     }
 
+    fn has_sent(&self) -> bool {
+        self.outgoing.is_empty() && !self.stream.has_unsent()
+    }
+
     fn write(&mut self) -> io::Result<()> {
+        self.stream.try_send()?;
         while !self.outgoing.is_empty() {
             match self.stream.try_write(self.outgoing.waiting()) {
                 Ok(len) => self.outgoing.wrote(len),
@@ -460,16 +495,11 @@ mod tests {
             "ws://127.0.0.1:8949/ws",
             "ws://[::1]:1/ws",
             "ws://127.0.0.1",
+            "wss://127.0.0.1/ws",
         ] {
             assert!(url.parse::<Endpoint>().is_ok(), "{url}");
         }
-        for url in [
-            "",
-            "127.0.0.1:8949",
-            "http://127.0.0.1/ws",
-            "wss://127.0.0.1/ws",
-            "ws://",
-        ] {
+        for url in ["", "127.0.0.1:8949", "http://127.0.0.1/ws", "ws://"] {
             assert!(url.parse::<Endpoint>().is_err(), "{url}");
         }
     }

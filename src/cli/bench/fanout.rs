@@ -120,7 +120,7 @@ impl Load for FanoutArgs {
 
     async fn put(&self, bench: &Rc<Bench>) -> Result<Figures, LoadError> {
         let subscribed = bench.subscribers(self.subscribers, 1, "New").await?;
-        let publisher = Connection::open(&self.target.server).await?;
+        let publisher = Connection::open(&bench.target.server).await?;
         let before = subscribed[0].place.position;
         let cpu = bench.cpu()?;
         let began = Instant::now();

@@ -21,6 +21,7 @@ mod receive;
 mod replay;
 mod report;
 mod schedule;
+mod stream;
 mod subscribers;
 mod wire;
 
@@ -32,7 +33,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use infotainer::protocol::SubscriptionId;
 use tokio::{
@@ -186,7 +187,7 @@ impl Bench {
             }
         }
         Ok(Self {
-            target: plan.target.clone(),
+            target: plan.target.encrypted()?,
             names: plan.names.clone(),
             server: OnceCell::new(),
             buffer: Rc::default(),
@@ -303,7 +304,7 @@ impl Bench {
     /// So many connections. What each is sent first has to bring an answer: the greeting may have been read already.
     async fn connect(&self, connections: usize) -> Result<Vec<Connection>, LoadError> {
         let bar = self.progress("connecting", connections as u64, "connections");
-        let opened = stream::iter(0..connections)
+        let opened = futures_util::stream::iter(0..connections)
             .map(|_| Connection::open(&self.target.server))
             .buffer_unordered(CONNECTING)
             .inspect(|_| bar.inc(1))
