@@ -12,6 +12,7 @@ mod effective;
 mod environment;
 mod exec;
 mod failure;
+mod health;
 mod input;
 mod key;
 mod log;
@@ -75,6 +76,7 @@ enum Command {
     Config(Box<effective::ConfigArgs>),
     Token(token::TokenArgs),
     Key(key::KeyArgs),
+    Health(health::HealthArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -101,6 +103,7 @@ pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
             Command::Config(config) => effective::run(*config, &matches, &args),
             Command::Token(token) => token::run(token),
             Command::Key(key) => key::run(key),
+            Command::Health(health) => health::run(health),
             Command::Completions(completions) => manual::completions(&completions),
             Command::Man(man) => manual::man(&man),
         },

@@ -8,7 +8,9 @@
 mod support;
 
 mod backups;
+mod deploying;
 mod encrypted;
+mod health;
 mod logs;
 mod manual;
 mod publishing;

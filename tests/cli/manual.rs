@@ -2,7 +2,7 @@
 
 use crate::{infotainer, printed, sentence};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "serve",
     "pub",
     "sub",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 17] = [
     "backup",
     "restore",
     "config",
+    "health",
     "completions",
     "man",
 ];

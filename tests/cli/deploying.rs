@@ -1,0 +1,59 @@
+//! What runs the program elsewhere: the unit, the image, and what is said about them.
+
+use std::collections::BTreeSet;
+
+use crate::{infotainer, objects, printed};
+
+const UNIT: &str = include_str!("../../deploy/infotainer.service");
+const SETTINGS: &str = include_str!("../../deploy/environment");
+const IMAGE: &str = include_str!("../../Dockerfile");
+const TEXT: &str = include_str!("../../docs/operations.md");
+
+/// The words of `text` that look like variables of ours.
+fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
+        .filter(|word| word.starts_with("INFOTAINER_"))
+}
+
+#[test]
+fn variables_that_are_named_exist() {
+    let mut known: BTreeSet<String> = objects(&infotainer(&["config", "--json"], &[]))
+        .into_iter()
+        .map(|setting| setting["variable"].as_str().unwrap().to_owned())
+        .collect();
+    let help = printed(&infotainer(&["sub", "--help"], &[]));
+    known.extend(variables(&help).map(String::from));
+    for (name, text) in [
+        ("infotainer.service", UNIT),
+        ("environment", SETTINGS),
+        ("Dockerfile", IMAGE),
+        ("operations.md", TEXT),
+    ] {
+        for variable in variables(text) {
+            assert!(known.contains(variable), "{name}: {variable}");
+        }
+    }
+}
+
+#[test]
+fn commands_that_are_run_exist() {
+    assert!(UNIT.contains("\nExecStart=/usr/bin/infotainer serve\n"));
+    assert!(IMAGE.contains("ENTRYPOINT [\"infotainer\"]\nCMD [\"serve\"]\n"));
+    assert!(IMAGE.contains("CMD [\"infotainer\", \"health\"]\n"));
+    for command in ["serve", "health"] {
+        let help = infotainer(&[command, "--help"], &[]);
+        assert_eq!(help.status.code(), Some(0), "{command}");
+    }
+}
+
+#[test]
+fn the_unit_waits_longer_for_a_stop_than_the_server_does() {
+    // Three steps of a stop wait so long each.
+    let settings = objects(&infotainer(&["config", "--json"], &[]));
+    let of_server = settings
+        .iter()
+        .find(|setting| setting["setting"] == "shutdown-timeout")
+        .unwrap();
+    assert_eq!(of_server["value"], "10s");
+    assert!(UNIT.contains("\nTimeoutStopSec=60s\n"));
+}
