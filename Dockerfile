@@ -1,7 +1,9 @@
 # infotainer in a container. Data lies in the volume /data, the port is 8949.
 #
 #   docker build -t infotainer .
-#   docker run -p 127.0.0.1:8949:8949 -v infotainer:/data infotainer
+#   docker run -p 127.0.0.1:8949:8949 -v infotainer:/data -e INFOTAINER_ALLOW_ANONYMOUS=true infotainer
+#
+# What a wider port wants, credentials and TLS, is in docs/operations.md.
 
 FROM rust:1-bookworm AS build
 WORKDIR /src

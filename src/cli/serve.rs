@@ -303,7 +303,9 @@ fn serve_until_stopped(config: Config) -> Result<(), Failure> {
     let scheme = if config.tls.is_some() { "wss" } else { "ws" };
     let signals = Signals::new()?;
     let server = Server::start(config).map_err(|error| match error {
-        StartError::Config(_) | StartError::Tls(_) => Failure::Usage(error.to_string()),
+        StartError::Config(_) | StartError::Tls(_) | StartError::Credentials(_) => {
+            Failure::Usage(error.to_string())
+        }
         _ => Failure::Failed(error.to_string()),
     })?;
     let signals = signals.all()?;

@@ -140,6 +140,15 @@ fn of_pair(certificate: &str, key: &str, command: &[&str]) -> (Option<i32>, Stri
 }
 
 #[test]
+fn a_start_with_credentials_that_can_not_be_used_ends_with_2_as_the_check_does() {
+    for command in [&["serve"][..], &["config", "--check"]] {
+        let variables = [("INFOTAINER_API_KEYS_FILE", "/nowhere/keys")];
+        let said = sentence(&infotainer(command, &variables), 2);
+        assert!(said.contains("/nowhere/keys"), "{said}");
+    }
+}
+
+#[test]
 fn a_start_with_a_key_of_another_certificate_ends_with_2_as_the_check_does() {
     let authority = Authority::new("a test");
     let (one, other) = (authority.issue(&["a"]), authority.issue(&["a"]));
@@ -168,6 +177,34 @@ fn an_unknown_variable_is_told() {
     let output = infotainer(&["config", "--check"], &[("INFOTAINER_WROKERS", "1")]);
     assert_eq!(output.status.code(), Some(0));
     assert!(said(&output).contains("was INFOTAINER_WORKERS meant?"));
+}
+
+#[test]
+fn secrets_are_hidden_wherever_they_come_from() {
+    let secret = "a secret of more than thirty-two bytes";
+    let hidden = ["jwt-secret", "jwt-public-key"];
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("secret");
+    fs::write(&file, secret).unwrap();
+    let file = file.to_str().unwrap();
+    for (args, variables, source) in [
+        (vec!["--jwt-secret", secret], vec![], "flag"),
+        (vec![], vec![("INFOTAINER_JWT_SECRET", secret)], "variable"),
+        (vec![], vec![("INFOTAINER_JWT_SECRET_FILE", file)], "file"),
+    ] {
+        let shown = settings(&args, &variables);
+        let shown = &shown[hidden[0]];
+        assert_eq!(shown["source"], source);
+        assert!(shown["value"].is_null(), "{shown}");
+        let table = infotainer(&[&["config"], &args[..]].concat(), &variables);
+        assert!(printed(&table).contains("(hidden)"), "{source}");
+        for said in [printed(&table), said(&table)] {
+            assert!(!said.contains(secret), "{said}");
+        }
+    }
+    for name in hidden {
+        assert_eq!(settings(&[], &[])[name]["value"], "none", "{name}");
+    }
 }
 
 #[test]
