@@ -3,7 +3,7 @@
 //! Owns the form of a key and of the file. A key is `ifk_`, its id, `_`, and 256 random bits; the file keeps the id, which is no secret, and
 //! the SHA-256 of the whole. A hash of so much chance needs no salt and no slowness.
 //!
-//! Invariants: hashes are compared in constant time, and in no other way: [`Hash`] has no `==`; an id that is not known takes as long as
+//! Invariants: hashes are compared in constant time, and in no other way: `Hash` has no `==`; an id that is not known takes as long as
 //! one that is.
 
 use std::{

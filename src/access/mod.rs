@@ -1,7 +1,7 @@
 //! Who may come in: what a token proves.
 //!
 //! Owns the credentials that the server was given, and when they are read again. Does not own what somebody may do once they are in
-//! ([`Permissions`](crate::domain::Permissions)), nor how a token comes over the wire.
+//! ([`Permissions`]), nor how a token comes over the wire.
 //!
 //! ```text
 //!   settings, files ──read──> Store { jwt keys, API keys } ──token──> Principal, or Unauthorized

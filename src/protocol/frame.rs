@@ -1,9 +1,11 @@
 //! WebSocket frames from the server to a client (RFC 6455, section 5): whole messages, unmasked.
 //!
 //! Owns the header's bytes. Does not own the other direction, which `connection` reads; but for the two ends of a connection that the server
-//! has with itself, [`encode_inner`] and [`split_inner`].
+//! has with itself, `encode_inner` and `split_inner`.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+#[cfg(feature = "server")]
+use bytes::{Buf, Bytes};
+use bytes::{BufMut, BytesMut};
 
 /// FIN and the binary opcode: the first byte of every message that carries CBOR.
 pub(super) const BINARY: u8 = 0x82;

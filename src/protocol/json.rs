@@ -9,7 +9,7 @@
 //!                                                     ready CBOR frames ──write──> ready JSON frames
 //! ```
 //!
-//! Invariants: nothing recurses deeper than [`MAX_NESTING`](super::scan::cursor::MAX_NESTING); reading holds no more than the message and its
+//! Invariants: nothing recurses deeper than `MAX_NESTING`; reading holds no more than the message and its
 //! CBOR, which is hardly longer (a float of three characters has nine bytes); what was converted there and back says the same.
 
 mod read;

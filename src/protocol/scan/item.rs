@@ -34,6 +34,7 @@ impl<'m> Item<'m> {
         self.untagged_bytes() == [NULL]
     }
 
+    #[cfg(any(feature = "server", feature = "fuzzing"))]
     pub(in crate::protocol) fn is_bytes(self) -> bool {
         self.cursor()
             .untagged_head()
