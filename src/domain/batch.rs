@@ -386,6 +386,11 @@ impl Batch {
     /// The batch as it is written and released.
     pub fn seal(self) -> SealedBatch {
         let chunks: Vec<_> = self.chunks.into_iter().map(ChunkBuilder::freeze).collect();
+        let (mut publications, mut publication_bytes) = (0, 0);
+        for (_, chunk) in &chunks {
+            publications += chunk.last.0 + 1 - chunk.first.0;
+            publication_bytes += chunk.frames.len() as u64;
+        }
         let records = self
             .steps
             .into_iter()
@@ -434,6 +439,8 @@ impl Batch {
             at_sync,
             needs_sync: self.needs_sync,
             size: self.size,
+            publications,
+            publication_bytes,
         }
     }
 }
@@ -453,4 +460,8 @@ pub struct SealedBatch {
     pub needs_sync: bool,
     /// The most bytes that it takes in the journal.
     pub size: u64,
+    /// How many publications are in it, those that are not written included.
+    pub publications: u64,
+    /// Bytes of their frames.
+    pub publication_bytes: u64,
 }

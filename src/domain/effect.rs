@@ -253,6 +253,24 @@ impl Effect {
         }
     }
 
+    /// Where a command's answer goes, and the credit with it; `None` if it answers no command.
+    pub fn reply_to(&self) -> Option<ReplyTo> {
+        match self {
+            Self::Answer(to, _)
+            | Self::Read(to, _)
+            | Self::Unsubscribe(to, ..)
+            | Self::Dropped(to) => Some(*to),
+            Self::Subscribe(effect) => Some(effect.to),
+            Self::Publications(_)
+            | Self::Deliver(_)
+            | Self::Deleted { .. }
+            | Self::Welcome(_)
+            | Self::Withdraw(..)
+            | Self::Push(..)
+            | Self::Close(..) => None,
+        }
+    }
+
     /// An `Error` for `to`.
     pub fn error(to: ReplyTo, mut error: ServerError) -> Self {
         error.command = error.command.or(to.command);

@@ -1,6 +1,9 @@
 //! What the broker keeps of a Queue beside its subscription: the queue itself, and its place in what is under way.
 
-use super::queue::{Progress, Queue, QueueRules};
+use super::{
+    broker::Tally,
+    queue::{Progress, Queue, QueueRules},
+};
 use crate::protocol::Sequence;
 
 /// What the broker keeps of a Queue. Boxed, so that a Broadcast subscription pays for a pointer only.
@@ -18,6 +21,8 @@ pub struct Serving {
     pub is_stuck: bool,
     /// Bytes of payload up to this position, as they were last asked for: at least so many can be removed.
     pub removable: (Sequence, u64),
+    /// What it is counted for among all Queues.
+    pub tally: Tally,
 }
 
 impl Serving {
@@ -30,6 +35,7 @@ impl Serving {
             due: None,
             is_stuck: false,
             removable: (Sequence::ZERO, 0),
+            tally: Tally::default(),
         }
     }
 }

@@ -144,11 +144,13 @@ impl Subscription {
         self.last.0 + 1 - self.first.0
     }
 
-    /// Retention removed what is in front of `cut`.
-    pub fn cut(&mut self, cut: &Cut) {
+    /// Retention removed what is in front of `cut`. Returns how many bytes of payload that were.
+    pub fn cut(&mut self, cut: &Cut) -> u64 {
+        let removed = cut.removed_bytes.min(self.bytes);
         self.first = cut.first;
-        self.bytes = self.bytes.saturating_sub(cut.removed_bytes);
+        self.bytes -= removed;
         self.first_time = cut.oldest_time.unwrap_or(self.last_time);
+        removed
     }
 
     /// Where delivery begins for a subscriber that asks for `from`, knowing `epoch`.

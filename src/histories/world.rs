@@ -680,6 +680,13 @@ impl World {
         running.broker.committed(batch.number, batch.size);
         let space = running.log.space();
         running.broker.set_room(room(space));
+        self.check_figures();
+    }
+
+    /// What is counted while things change is what is there.
+    fn check_figures(&mut self) {
+        let broker = &self.running().broker;
+        assert_eq!(broker.figures(), broker.walked_figures());
     }
 
     fn note_epoch(&mut self, key: &[u8], value: &[u8]) {

@@ -65,10 +65,13 @@ impl Broker {
         if acknowledged || subscription.log != chunk.log {
             return;
         }
-        subscription.bytes -= publications
+        let bytes = publications
             .map(|publication| publication.data().len() as u64)
             .sum::<u64>();
+        subscription.bytes -= bytes;
+        self.figures.shrink(bytes);
         subscription.last = subscription.last.min(chunk.first.previous());
+        self.figures.recount(subscription);
     }
 
     fn unmake(&mut self, made: &HashSet<LogNumber>) {
@@ -109,6 +112,8 @@ impl Broker {
             at_sync,
             needs_sync: false,
             size: 0,
+            publications: 0,
+            publication_bytes: 0,
         }
     }
 

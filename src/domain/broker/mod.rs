@@ -20,6 +20,7 @@ mod administration;
 mod commands;
 mod dead_letters;
 mod failure;
+mod figures;
 mod logs;
 mod publishing;
 mod queues;
@@ -32,6 +33,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+pub use figures::{Figures, Tally};
 pub use queues::QueueLoad;
 pub use restore::Restored as RestoredState;
 pub use retention::{RetentionCheck, RetentionCut};
@@ -132,6 +134,7 @@ pub struct Broker {
     /// When a queue has to be looked at, in milliseconds since the process began.
     due: BTreeSet<(u64, SubscriptionId)>,
     held_up: HeldUp,
+    figures: Figures,
     now: Timestamp,
     uptime: u64,
     available: bool,
@@ -298,13 +301,18 @@ impl Broker {
         if subscription.settings.retention.is_some() {
             self.retained.insert(id);
         }
+        self.figures.add(&subscription);
         self.subscriptions.insert(id, Box::new(subscription));
     }
 
     fn remove(&mut self, id: SubscriptionId) -> Option<Box<Subscription>> {
         self.order.remove(&id);
         self.retained.remove(&id);
-        self.subscriptions.remove(&id)
+        let removed = self.subscriptions.remove(&id);
+        if let Some(removed) = &removed {
+            self.figures.subtract(removed);
+        }
+        removed
     }
 
     /// Writes down a change of state that no subscription's stream depends on.

@@ -131,7 +131,7 @@ impl Broker {
                 None => memory.frame_bytes_behind(removable) > capacity,
             };
             if let Some(cut) = cut {
-                subscription.cut(&cut);
+                self.figures.shrink(subscription.cut(&cut));
             }
             is_full
         } else if let Some(most) = retention.max_bytes {
@@ -188,6 +188,7 @@ impl Broker {
         subscription.last = sequence;
         subscription.last_time = time;
         subscription.bytes += data.len() as u64;
+        self.figures.log_bytes += data.len() as u64;
 
         let removable = subscription.removable();
         // A Queue's go to one subscriber, not to all.
@@ -220,7 +221,7 @@ impl Broker {
             let retention = subscription.settings.retention(&self.limits.defaults);
             let capacity = self.limits.memory_log;
             if let Some(cut) = memory.retain(retention, capacity, time, removable) {
-                subscription.cut(&cut);
+                self.figures.shrink(subscription.cut(&cut));
             }
         }
         if let Some(to) = to {

@@ -46,6 +46,7 @@ impl Broker {
         let touched = self.touch(to, id, |queue, connection, _| {
             queue.acknowledge(connection, ids)
         })?;
+        self.figures.acknowledged += touched.count;
         self.settled(to, id, touched, ServerResponse::Acknowledged);
         Ok(())
     }
@@ -169,6 +170,7 @@ impl Broker {
         {
             serving.part += 1;
             serving.queue.unsubscribe(connection, spare);
+            self.figures.recount(subscription);
         }
     }
 
@@ -222,6 +224,7 @@ impl Broker {
         }
         let (log, durability) = (subscription.log, subscription.settings.durability);
         while let Some(grant) = serving.queue.next_grant(self.uptime) {
+            self.figures.redeliveries += u64::from(grant.delivery > 1);
             let (batch, level) = stage(
                 &mut self.building,
                 &mut self.direct,
@@ -327,6 +330,7 @@ impl Broker {
             match moved {
                 Ok(()) => {
                     serving.queue.moved(dead.sequence);
+                    self.figures.buried(dead.reason);
                     is_any_moved = true;
                 }
                 // Another may be smaller, or be there already.
@@ -359,6 +363,7 @@ impl Broker {
         let Some(subscription) = self.subscriptions.get_mut(&id) else {
             return;
         };
+        self.figures.recount(subscription);
         let Some(serving) = &mut subscription.serving else {
             return;
         };

@@ -66,6 +66,7 @@ impl Broker {
             loads: Default::default(),
             due: Default::default(),
             held_up: Default::default(),
+            figures: Default::default(),
             now,
             uptime: 0,
             available: true,

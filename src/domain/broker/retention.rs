@@ -56,7 +56,7 @@ impl Broker {
             }
             if let Some(memory) = &mut subscription.memory {
                 if let Some(cut) = memory.retain(retention, self.limits.memory_log, now, through) {
-                    subscription.cut(&cut);
+                    self.figures.shrink(subscription.cut(&cut));
                 }
                 continue;
             }
@@ -102,7 +102,7 @@ impl Broker {
         if cut.first > subscription.removable().next() {
             return;
         }
-        subscription.cut(&cut);
+        self.figures.shrink(subscription.cut(&cut));
         if let Some(serving) = &mut subscription.serving {
             serving.removable.1 = serving.removable.1.saturating_sub(cut.removed_bytes);
         }
