@@ -47,6 +47,11 @@ pub struct Config {
     /// Where connections are accepted. Default `127.0.0.1:8949`; port 0 takes a free one.
     pub listen: SocketAddr,
 
+    /// Where `/metrics` is served, with `/healthz` and `/readyz`, to whoever connects there; without credentials, so it should be an address
+    /// that only those who watch can reach. Default none: the metrics are then served at [`listen`](Self::listen), and to clients on this
+    /// machine alone.
+    pub metrics_listen: Option<SocketAddr>,
+
     /// The folder that holds the log; it is made if it lacks. Default `infotainer-data` in the working directory. One server at
     /// a time can use it.
     pub data_dir: PathBuf,
@@ -176,6 +181,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            metrics_listen: None,
             data_dir: PathBuf::from("./infotainer-data"),
             durability: Durability::Synced,
             max_message_size: 256 << 10,

@@ -41,6 +41,8 @@ mod histories;
 mod http;
 #[cfg(any(feature = "server", feature = "fuzzing"))]
 mod memory;
+#[cfg(feature = "server")]
+mod metrics;
 pub mod protocol;
 #[cfg(feature = "server")]
 mod reload;

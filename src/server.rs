@@ -1,7 +1,7 @@
 //! The whole server: starts its parts in order, and stops them in order.
 //!
 //! ```text
-//!  start: open the data log (lock, catalogue, replay) -> actors -> workers -> listen
+//!  start: bind -> open the data log (lock, catalogue, replay) -> actors -> workers -> accept
 //!  stop:  accept no more -> read no more -> commit and answer what was taken -> close connections (1001) -> write their cursors
 //!         -> sync, mark as closed, unlock
 //! ```
@@ -9,6 +9,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -32,23 +34,28 @@ use crate::{
         messages::Disconnected,
         neighbours::Neighbours,
         pubsub_service::{
-            CheckHealth, CommitFailed, CredentialsChanged, Drain, PubSubService, SpaceChanged,
-            StopAccepting,
+            CommitFailed, CredentialsChanged, Drain, PubSubService, SpaceChanged, StopAccepting,
         },
     },
     backup::Socket,
     certificates::{CertificateError, Certificates},
     config::{Config, ConfigError},
-    datalog::{self, DataLog, Event, LogReader, OpenError, Recovered, RecoveryReport, WriteError},
+    datalog::{
+        self, DataLog, Event, Freezer, LogReader, OpenError, Recovered, RecoveryReport, WriteError,
+    },
     domain::{Broker, BrokerLimits, Defaults, broker::RestoredState},
-    http::{self, Backend},
+    http::{self, Backend, Otherwise, Readers},
     memory,
+    metrics::{self, Metrics, Pulse, Reason},
     protocol::{Limits, Timestamp},
     reload::Reloads,
 };
 
 /// Connections that wait to be accepted: enough for all clients of a server that restarts to come back at once.
 const BACKLOG: u32 = 4096;
+
+/// A start that takes no longer tells nobody that it is under way: who connects meanwhile waits, and is served.
+const SHORT_START: Duration = Duration::from_millis(200);
 
 /// Starts servers.
 ///
@@ -76,8 +83,9 @@ pub struct RunningServer {
 #[derive(Debug)]
 struct Started {
     address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
     report: RecoveryReport,
-    health: Recipient<CheckHealth>,
+    health: Recipient<Pulse>,
     reloads: Reloads,
 }
 
@@ -167,6 +175,11 @@ impl RunningServer {
         self.started.address
     }
 
+    /// Where it serves its metrics, if that is an address of their own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.started.metrics_address
+    }
+
     /// What the start found in the data directory.
     pub fn report(&self) -> &RecoveryReport {
         &self.started.report
@@ -193,19 +206,32 @@ impl RunningServer {
     /// Waits until the server's centre answers, in whatever state the data log is. `false` if it is gone; whoever asks says how long that
     /// may take. Needs no runtime of its own.
     pub async fn answers(&self) -> bool {
-        self.started.health.send(CheckHealth).await.is_ok()
+        self.started.health.send(Pulse).await.is_ok()
     }
 }
 
 /// What has to be stopped.
 struct Parts {
+    actors: Actors,
+    accepting: actix_server::ServerHandle,
+    /// None: the file system has no sockets.
+    backups: Option<Socket>,
+}
+
+/// What opening the data log came to.
+struct Opened {
+    actors: Actors,
+    backend: Backend,
+    report: RecoveryReport,
+    freezer: Freezer,
+}
+
+/// The actors that need no connections.
+struct Actors {
     config: Arc<Config>,
     pubsub: Addr<PubSubService>,
     logger: Addr<DataLogger>,
     arbiters: [Arbiter; 2],
-    accepting: actix_server::ServerHandle,
-    /// None: the file system has no sockets.
-    backups: Option<Socket>,
 }
 
 impl Parts {
@@ -218,41 +244,32 @@ impl Parts {
         if let Some(certificates) = certificates.clone() {
             reloads.register("the certificate", move || certificates.reload());
         }
-        // The lock on the data directory comes first: of two servers started by mistake, the second touches nothing.
-        let events = Arc::new(LogEvents::default());
-        let (log, recovered) = DataLog::open(log_options(&config, Arc::clone(&events)))?;
-        let report = recovered.report.clone();
-        let listener = listen(config.listen).map_err(|source| StartError::Listen {
-            address: config.listen,
-            source,
-        })?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen {
-            address: config.listen,
-            source,
-        })?;
-
-        let (reader, space, freezer) = (log.reader(), log.space(), log.freezer());
-        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
-        let fetchers = {
-            let reader = reader.clone();
-            SyncArbiter::start(threads, move || LogFetcher::new(reader.clone()))
+        let metrics = Arc::new(Metrics::new(
+            config.data_dir.clone(),
+            config.max_connections,
+            Arc::clone(authenticator.failures()),
+        ));
+        let (listener, address) = listen(config.listen)?;
+        let metrics_address = match config.metrics_listen {
+            Some(address) => Some(serve_metrics(address, &metrics)?),
+            None => None,
         };
-        let arbiters = [Arbiter::new(), Arbiter::new()];
-        let logger =
-            DataLogger::start_in_arbiter(&arbiters[0].handle(), move |_| DataLogger::new(log));
-        let pubsub = {
-            let (config, logger, fetchers) =
-                (Arc::clone(&config), logger.clone(), fetchers.clone());
-            PubSubService::start_in_arbiter(&arbiters[1].handle(), move |_| {
-                let broker = broker(&config, recovered, reader);
-                memory::give_back();
-                PubSubService::new(broker, space, logger, fetchers)
-            })
+        let opening = Self::open(&config, authenticator.clone(), &metrics);
+        let probes = Probes {
+            listener: &listener,
+            certificates: certificates.clone(),
+            readers: Readers::beside(config.metrics_listen),
+            metrics: Arc::clone(&metrics),
         };
-        events.go_to(&pubsub);
-        let health = pubsub.clone().recipient();
+        let Opened {
+            actors,
+            backend,
+            report,
+            freezer,
+        } = probes.beside(opening).await?;
+        let health = actors.pubsub.clone().recipient();
         if !authenticator.is_open() {
-            let (authenticator, pubsub) = (Arc::clone(&authenticator), pubsub.clone());
+            let pubsub = actors.pubsub.clone();
             reloads.register("the credentials", move || {
                 let now = authenticator.reload()?;
                 // Without waiting: whoever reloads does so now and then.
@@ -260,17 +277,11 @@ impl Parts {
                 Ok::<_, CredentialsError>(now)
             });
         }
-        let backend = Backend {
-            authenticator,
-            neighbours: Neighbours::new(&pubsub, &fetchers),
-            releasers: [logger.clone().recipient(), pubsub.clone().recipient()],
-            health: health.clone(),
-        };
         let server = match http::serve::<Commands>(listener, certificates.clone(), &config, backend)
         {
             Ok(server) => server,
             Err(source) => {
-                end(arbiters);
+                end(actors.arbiters);
                 return Err(StartError::Listen { address, source });
             }
         };
@@ -290,36 +301,109 @@ impl Parts {
         if let Some(certificates) = certificates {
             actix::spawn(async move { certificates.watch().await });
         }
-        Ok((
-            Self {
-                config,
-                pubsub,
-                logger,
-                arbiters,
-                accepting,
-                backups,
-            },
-            Started {
-                address,
-                report,
-                health,
-                reloads,
-            },
-        ))
+        metrics.health.set(Reason::Recovering, false);
+        let started = Started {
+            address,
+            metrics_address,
+            report,
+            health,
+            reloads,
+        };
+        let parts = Self {
+            actors,
+            accepting,
+            backups,
+        };
+        Ok((parts, started))
+    }
+
+    /// Opens the data log, and starts the actors that need no connections. Returns when all of them do their work.
+    async fn open(
+        config: &Arc<Config>,
+        authenticator: Arc<Authenticator>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Opened, StartError> {
+        let events = Arc::new(LogEvents::new(Arc::clone(metrics)));
+        let options = log_options(config, Arc::clone(&events));
+        // On a thread of its own, since this one answers who asks how the server is.
+        let opened = match spawn_blocking(move || DataLog::open(options)).await {
+            Ok(opened) => opened,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let (log, recovered) = opened?;
+        let report = recovered.report.clone();
+        metrics.opened(report.clone(), log.journals());
+        let (reader, space, freezer) = (log.reader(), log.space(), log.freezer());
+        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
+        let fetchers = {
+            let reader = reader.clone();
+            SyncArbiter::start(threads, move || LogFetcher::new(reader.clone()))
+        };
+        let arbiters = [Arbiter::new(), Arbiter::new()];
+        let logger = {
+            let metrics = Arc::clone(metrics);
+            DataLogger::start_in_arbiter(&arbiters[0].handle(), move |_| {
+                DataLogger::new(log, metrics)
+            })
+        };
+        let pubsub = {
+            let (config, metrics) = (Arc::clone(config), Arc::clone(metrics));
+            let (logger, fetchers) = (logger.clone(), fetchers.clone());
+            PubSubService::start_in_arbiter(&arbiters[1].handle(), move |_| {
+                let broker = broker(&config, recovered, reader);
+                memory::give_back();
+                PubSubService::new(broker, space, logger, fetchers, metrics)
+            })
+        };
+        events.go_to(&pubsub);
+        metrics.watch_broker(pubsub.clone().recipient(), pubsub.clone().recipient());
+        metrics.health.add("DataLogger", logger.clone().recipient());
+        let backend = Backend {
+            authenticator,
+            neighbours: Neighbours::new(&pubsub, &fetchers),
+            releasers: [logger.clone().recipient(), pubsub.clone().recipient()],
+            metrics: Arc::clone(metrics),
+        };
+        // It is there when what was stored is in its tables; without it, who connects finds that out.
+        let _ = pubsub.send(Pulse).await;
+        actix::spawn(metrics::watch(Arc::clone(metrics)));
+        let actors = Actors {
+            config: Arc::clone(config),
+            pubsub,
+            logger,
+            arbiters,
+        };
+        Ok(Opened {
+            actors,
+            backend,
+            report,
+            freezer,
+        })
     }
 
     /// Each step waits for the one before; a step whose actor is gone is skipped, since there is nothing left to do.
     async fn stop(self) -> Result<(), StopError> {
-        let limit = self.config.shutdown_timeout;
-        let hubs: Vec<Addr<Hub>> = self.pubsub.send(StopAccepting).await.unwrap_or_default();
-        self.accepting.pause().await;
-        if let Some(backups) = self.backups {
+        let Self {
+            actors,
+            accepting,
+            backups,
+        } = self;
+        let Actors {
+            config,
+            pubsub,
+            logger,
+            arbiters,
+        } = actors;
+        let limit = config.shutdown_timeout;
+        let hubs: Vec<Addr<Hub>> = pubsub.send(StopAccepting).await.unwrap_or_default();
+        accepting.pause().await;
+        if let Some(backups) = backups {
             backups.stop().await;
         }
         for hub in &hubs {
             let _ = hub.send(StopReading).await;
         }
-        if timeout(limit, self.pubsub.send(Drain)).await.is_err() {
+        if timeout(limit, pubsub.send(Drain)).await.is_err() {
             log::warn!(
                 "not everything that was accepted could be committed in {limit:?}; it was not acknowledged"
             );
@@ -330,21 +414,63 @@ impl Parts {
             .collect();
         for closed in closing {
             for (connection, handed) in closed.await.unwrap_or_default() {
-                self.pubsub.do_send(Disconnected { connection, handed });
+                pubsub.do_send(Disconnected { connection, handed });
             }
         }
-        if timeout(limit, self.pubsub.send(Drain)).await.is_err() {
+        if timeout(limit, pubsub.send(Drain)).await.is_err() {
             log::warn!(
                 "not every cursor could be written in {limit:?}; some publications will be delivered again"
             );
         }
-        let closed = self.logger.send(CloseLog).await;
-        self.accepting.stop(false).await;
-        end(self.arbiters);
+        let closed = logger.send(CloseLog).await;
+        accepting.stop(false).await;
+        end(arbiters);
         System::current().stop();
         closed
             .map_err(|_| StopError::Gone)?
             .map_err(StopError::from)
+    }
+}
+
+/// Serves the metrics at an address of their own, from now on until the thread ends; returns where that is.
+fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<SocketAddr, StartError> {
+    let (listener, address) = listen(address)?;
+    let metrics = Arc::clone(metrics);
+    actix::spawn(async move {
+        let readers = Readers::Everybody;
+        http::serve_status(&listener, None, metrics, readers, Otherwise::NotFound).await
+    });
+    Ok(address)
+}
+
+/// Who answers on the port of the clients before there are workers.
+struct Probes<'a> {
+    listener: &'a TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    readers: Readers,
+    metrics: Arc<Metrics>,
+}
+
+impl Probes<'_> {
+    /// Waits for a start. If it takes a while, who asks meanwhile how the server is gets an answer, and everybody else that it is not ready.
+    async fn beside<T>(self, start: impl Future<Output = T>) -> T {
+        let mut start = pin!(start);
+        if let Ok(started) = timeout(SHORT_START, &mut start).await {
+            return started;
+        }
+        let Self {
+            listener,
+            certificates,
+            readers,
+            metrics,
+        } = self;
+        let answering =
+            http::serve_status(listener, certificates, metrics, readers, Otherwise::NotYet);
+        tokio::select! {
+            biased;
+            started = start => started,
+            never = answering => match never {},
+        }
     }
 }
 
@@ -368,12 +494,33 @@ fn log_options(config: &Config, events: Arc<LogEvents>) -> datalog::Options {
 }
 
 /// On their way from the data log, which begins to work before there is anybody to tell.
-#[derive(Default)]
-struct LogEvents(Mutex<(Option<Addr<PubSubService>>, Vec<Event>)>);
+struct LogEvents {
+    metrics: Arc<Metrics>,
+    to: Mutex<(Option<Addr<PubSubService>>, Vec<Event>)>,
+}
 
 impl LogEvents {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            to: Mutex::default(),
+        }
+    }
+
     fn tell(&self, event: Event) {
-        let (pubsub, waiting) = &mut *self.0.lock();
+        let background = &self.metrics.background;
+        match event {
+            Event::Sealed(time) => background.seal.add_time(time),
+            Event::Merged => background.merges.add(1),
+            Event::Stored(stored) => *background.stored.lock() = stored,
+            // It is logged, and whoever reads there is told.
+            Event::Damage(_) => background.damage.add_one(),
+            Event::SpaceChanged(_) | Event::Failed(_) => self.pass_on(event),
+        }
+    }
+
+    fn pass_on(&self, event: Event) {
+        let (pubsub, waiting) = &mut *self.to.lock();
         match pubsub {
             Some(pubsub) => forward(event, pubsub),
             None => waiting.push(event),
@@ -382,7 +529,7 @@ impl LogEvents {
 
     /// What waits goes first.
     fn go_to(&self, address: &Addr<PubSubService>) {
-        let (pubsub, waiting) = &mut *self.0.lock();
+        let (pubsub, waiting) = &mut *self.to.lock();
         for event in waiting.drain(..) {
             forward(event, address);
         }
@@ -398,8 +545,7 @@ fn forward(event: Event, pubsub: &Addr<PubSubService>) {
             batch: None,
             was_written: false,
         }),
-        // It is logged, and whoever reads there is told.
-        Event::Damage(_) => {}
+        Event::Damage(_) | Event::Sealed(_) | Event::Merged | Event::Stored(_) => {}
     }
 }
 
@@ -447,15 +593,21 @@ fn broker(config: &Config, recovered: Recovered, reader: LogReader) -> Broker {
     )
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
+/// Listens at `address`; returns where that is.
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
     };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    listen().map_err(|source| StartError::Listen { address, source })
 }
 
 fn millis(duration: Duration) -> u64 {

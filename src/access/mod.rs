@@ -16,10 +16,7 @@ pub mod jwt;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -30,6 +27,7 @@ use self::{api_keys::ApiKeys, jwt::TokenKeys};
 use crate::{
     config::{Credentials, Given},
     domain::{Permissions, Principal},
+    metrics::{AuthFailures, labels::AuthFailure},
     protocol::{MAX_TOKEN, Secret, Timestamp},
 };
 
@@ -52,7 +50,7 @@ pub(crate) enum Admission {
 pub(crate) struct Authenticator {
     credentials: Credentials,
     store: ArcSwap<Store>,
-    refused: AtomicU64,
+    failures: Arc<AuthFailures>,
 }
 
 /// The credentials as they were read.
@@ -91,6 +89,22 @@ pub enum Refused {
     Unknown,
 }
 
+impl Refused {
+    /// What it is counted as.
+    fn counted(self) -> AuthFailure {
+        match self {
+            Self::Expired | Self::Early => AuthFailure::Expired,
+            Self::Malformed
+            | Self::Algorithm
+            | Self::Signature
+            | Self::Claims
+            | Self::Audience
+            | Self::Issuer
+            | Self::Unknown => AuthFailure::Invalid,
+        }
+    }
+}
+
 /// Why credentials can't be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the variants say it in their messages")]
@@ -120,7 +134,7 @@ impl Authenticator {
         Ok(Self {
             credentials,
             store: ArcSwap::from_pointee(store),
-            refused: AtomicU64::new(0),
+            failures: Arc::default(),
         })
     }
 
@@ -129,10 +143,9 @@ impl Authenticator {
         self.credentials.is_empty()
     }
 
-    /// How many tokens were refused.
-    #[allow(dead_code, reason = "for those who measure")]
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+    /// How often somebody was not let in, and why.
+    pub(crate) fn failures(&self) -> &Arc<AuthFailures> {
+        &self.failures
     }
 
     /// Whom `token` speaks for. Where the server is open, that is anybody.
@@ -144,7 +157,7 @@ impl Authenticator {
             return Ok(Principal::anonymous());
         }
         self.store.load().judge(token, now()).map_err(|why| {
-            self.refused.fetch_add(1, Relaxed);
+            self.failures.of(why.counted()).add_one();
             log::debug!("a token is refused: {why}");
             Unauthorized
         })

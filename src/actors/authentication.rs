@@ -17,6 +17,7 @@ use crate::{
     access::Admission,
     connection::Connection,
     domain::{Identity, Principal},
+    metrics::labels::AuthFailure,
     protocol::{
         Authenticate, ClientCommand, ErrorCode, MAX_TOKEN, Request, RequestId, ServerError,
         codec::Rejection,
@@ -56,7 +57,11 @@ impl Worker {
                 let principal = self.authenticator.authenticate(token.reveal()).ok()?;
                 Some((principal, request.id))
             }
-            _ => None,
+            _ => {
+                let failures = self.authenticator.failures();
+                failures.of(AuthFailure::Missing).add_one();
+                None
+            }
         });
         match (admitted, connection.token_came()) {
             (Some((principal, request_id)), Some(identity)) => {

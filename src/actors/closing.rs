@@ -13,6 +13,7 @@ use super::{
 use crate::{
     connection::{Connection, FrameError, Held, Phase},
     domain::Effect,
+    metrics::labels::Closed,
     protocol::Form,
 };
 
@@ -79,7 +80,15 @@ impl Worker {
             timeout,
         } = reason;
         let close_by = self.now().saturating_add(timeout);
-        self.begin_close(connection, Some(code), text, keeps_publications, close_by);
+        let why = Closed::of_code(code);
+        self.begin_close(
+            connection,
+            Some(code),
+            text,
+            keeps_publications,
+            close_by,
+            why,
+        );
     }
 
     /// The framing of a client is wrong: its connection fails.
@@ -92,6 +101,7 @@ impl Worker {
             &reason,
             false,
             close_by,
+            Closed::of_code(error.close_code()),
         );
     }
 
@@ -99,7 +109,7 @@ impl Worker {
     pub(super) fn peer_closed(self: &Rc<Self>, connection: &Rc<Connection>, code: Option<u16>) {
         connection.set_peer_closed();
         let close_by = self.now() + CLOSE_TIMEOUT;
-        self.begin_close(connection, code, "", false, close_by);
+        self.begin_close(connection, code, "", false, close_by, Closed::Client);
         if !connection.is_blocked() && connection.with_outbox(|outbox| outbox.is_finished()) {
             self.end(connection);
         }
@@ -112,11 +122,13 @@ impl Worker {
         reason: &str,
         keep: bool,
         close_by: u64,
+        why: Closed,
     ) {
         match connection.phase() {
             Phase::Authenticating | Phase::Opening | Phase::Open => {}
             Phase::Closing | Phase::Ended => return,
         }
+        self.counts.closed.of(why).add(1);
         connection.close(code, reason, keep, close_by);
         for subscriber in connection.subscribers() {
             self.table.borrow_mut().remove(&subscriber);
@@ -127,8 +139,17 @@ impl Worker {
 
     /// The connection is over: gives up everything that it holds, and reports it as gone.
     pub(super) fn end(&self, connection: &Rc<Connection>) {
-        if connection.phase() == Phase::Ended {
-            return;
+        match connection.phase() {
+            Phase::Authenticating | Phase::Opening | Phase::Open => {
+                let why = match connection.is_inner() {
+                    true => Closed::Http,
+                    false => Closed::Lost,
+                };
+                self.counts.closed.of(why).add(1);
+            }
+            // It was counted when that began.
+            Phase::Closing => {}
+            Phase::Ended => return,
         }
         let id = connection.id();
         for subscriber in connection.subscribers() {
@@ -165,6 +186,11 @@ impl Worker {
 
     /// What was held for a connection will not be carried out.
     pub(super) fn drop_held(&self, held: &Held) {
+        if let Held::Effect(effect) = held
+            && let Some(to) = effect.reply_to()
+        {
+            self.counts.dropped(to.command);
+        }
         if let Held::Effect(Effect::Subscribe(effect)) = held {
             let mut table = self.table.borrow_mut();
             table.retract(effect.subscription, effect.log);

@@ -7,7 +7,10 @@
 //!  DataLogPut ──write──> effects that wait for the write ──sync──> effects that wait for the sync ──> Committed
 //! ```
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 
@@ -18,6 +21,7 @@ use super::{
 use crate::{
     datalog::{DataLog, WriteError},
     domain::SealedBatch,
+    metrics::{Metrics, Pulse},
 };
 
 /// Written publications are synced within a second.
@@ -30,35 +34,49 @@ pub(crate) struct DataLogger {
     hubs: Hubs,
     pubsub: Option<Addr<PubSubService>>,
     sync_is_due: bool,
+    /// Something is written and not synced.
+    is_unsynced: bool,
+    metrics: Arc<Metrics>,
 }
 
 impl DataLogger {
     /// An actor that writes `log`.
-    pub(crate) fn new(log: DataLog) -> Self {
+    pub(crate) fn new(log: DataLog, metrics: Arc<Metrics>) -> Self {
         Self {
             log: Some(log),
             hubs: Hubs::default(),
             pubsub: None,
             sync_is_due: false,
+            is_unsynced: false,
+            metrics,
         }
     }
 
-    fn commit(&mut self, mut batch: SealedBatch, ctx: &mut Context<Self>) {
+    /// Commits a batch whose newest command was applied at `since`.
+    fn commit(&mut self, mut batch: SealedBatch, since: Instant, ctx: &mut Context<Self>) {
         let Some(log) = &mut self.log else { return };
-        if !batch.records.is_empty()
-            && let Err(error) = log.write(&batch.records)
-        {
+        let is_written = !batch.records.is_empty();
+        if is_written && let Err(error) = log.write(&batch.records) {
             return self.fail(Some(batch), false, &error);
         }
         self.hubs.release(std::mem::take(&mut batch.at_write));
+        self.is_unsynced |= is_written;
+        let mut committed_at = None;
         if batch.needs_sync {
-            if let Err(error) = log.sync() {
-                return self.fail(Some(batch), true, &error);
+            match Self::sync(log, &self.metrics) {
+                Ok(at) => committed_at = Some(at),
+                Err(error) => return self.fail(Some(batch), true, &error),
             }
-        } else if !batch.records.is_empty() && !self.sync_is_due {
+            self.is_unsynced = false;
+        } else if is_written && !self.sync_is_due {
             self.sync_is_due = true;
             ctx.run_later(SYNC_DELAY, Self::sync_written);
         }
+        if is_written {
+            let committed_at = committed_at.unwrap_or_else(Instant::now);
+            self.count(&batch, committed_at.saturating_duration_since(since));
+        }
+        let Some(log) = &self.log else { return };
         let space = log.space();
         self.hubs.release(std::mem::take(&mut batch.at_sync));
         let SealedBatch { number, size, .. } = batch;
@@ -71,10 +89,31 @@ impl DataLogger {
 
     fn sync_written(&mut self, _: &mut Context<Self>) {
         self.sync_is_due = false;
-        let Some(log) = &mut self.log else { return };
-        if let Err(error) = log.sync() {
-            self.fail(None, true, &error);
+        let Some(log) = self.log.as_mut().filter(|_| self.is_unsynced) else {
+            return;
+        };
+        match Self::sync(log, &self.metrics) {
+            Ok(_) => self.is_unsynced = false,
+            Err(error) => self.fail(None, true, &error),
         }
+    }
+
+    /// Makes what is written durable. Returns when it was.
+    fn sync(log: &mut DataLog, metrics: &Metrics) -> Result<Instant, WriteError> {
+        let began = Instant::now();
+        log.sync()?;
+        let ended = Instant::now();
+        metrics.log.fsync.add_time(ended - began);
+        Ok(ended)
+    }
+
+    fn count(&self, batch: &SealedBatch, waited: Duration) {
+        let counts = &self.metrics.log;
+        let (publications, bytes) = (batch.publications, batch.publication_bytes);
+        counts.published.add(publications, bytes);
+        counts.commit.add_time(waited);
+        counts.batch_publications.add(publications);
+        counts.batch_bytes.add(batch.size);
     }
 
     fn fail(&mut self, batch: Option<SealedBatch>, was_written: bool, error: &WriteError) {
@@ -125,14 +164,24 @@ impl Handler<RegisterHub> for DataLogger {
 /// A batch to be committed and released. The next one is sent when this one was answered by `Committed` or `CommitFailed`.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct DataLogPut(pub(crate) SealedBatch);
+pub(crate) struct DataLogPut {
+    pub(crate) batch: SealedBatch,
+    /// When the newest command in it was applied.
+    pub(crate) since: Instant,
+}
 
 impl Handler<DataLogPut> for DataLogger {
     type Result = ();
 
-    fn handle(&mut self, DataLogPut(batch): DataLogPut, ctx: &mut Self::Context) {
-        self.commit(batch, ctx);
+    fn handle(&mut self, DataLogPut { batch, since }: DataLogPut, ctx: &mut Self::Context) {
+        self.commit(batch, since, ctx);
     }
+}
+
+impl Handler<Pulse> for DataLogger {
+    type Result = ();
+
+    fn handle(&mut self, _: Pulse, _: &mut Self::Context) {}
 }
 
 /// The orderly end: what is written is synced, and the data directory is marked as closed.

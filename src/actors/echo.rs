@@ -17,6 +17,7 @@ use crate::{
     connection::{Connection, Credited},
     domain::Identity,
     http::Backend,
+    metrics::Metrics,
     protocol::frame::{encode_binary, encode_text},
 };
 
@@ -88,6 +89,6 @@ pub(crate) fn backend() -> Backend {
         authenticator: Arc::default(),
         neighbours: Neighbours::new(&nobody, &nobody),
         releasers: [nobody.clone().recipient(), nobody.clone().recipient()],
-        health: nobody.recipient(),
+        metrics: Arc::new(Metrics::new(".".into(), 1, Arc::default())),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     datalog::{Page, ReadError, Space},
     domain::{Broker, ConnectionId, Handed, ReplyTo, Room, SealedBatch},
+    metrics::{Metrics, Pulse, Reason, TellBroker},
     protocol::{RequestId, Timestamp},
 };
 
@@ -62,10 +64,13 @@ pub(crate) struct PubSubService {
     unflushed: usize,
     retention_is_read: bool,
     started: Instant,
+    /// When the clock was read last.
+    clock: Instant,
     /// The timer for all queues, and when it comes: milliseconds since the actor was made.
     timer: Option<(u64, SpawnHandle)>,
     /// Those who wait until everything that came is released.
     drained: Vec<oneshot::Sender<()>>,
+    metrics: Arc<Metrics>,
 }
 
 enum Deferred {
@@ -77,13 +82,14 @@ enum Deferred {
 impl PubSubService {
     /// An actor with what a restart found; `space` is what the log has room for.
     pub(crate) fn new(
-        mut broker: Broker,
+        broker: Broker,
         space: Space,
         logger: Addr<DataLogger>,
         fetchers: Addr<LogFetcher>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        broker.set_room(room(space));
-        Self {
+        let started = Instant::now();
+        let mut actor = Self {
             broker,
             logger,
             fetchers,
@@ -93,10 +99,20 @@ impl PubSubService {
             flush_is_due: false,
             unflushed: 0,
             retention_is_read: false,
-            started: Instant::now(),
+            started,
+            clock: started,
             timer: None,
             drained: Vec::new(),
-        }
+            metrics,
+        };
+        actor.set_space(space);
+        actor
+    }
+
+    /// What the log has room for.
+    fn set_space(&mut self, space: Space) {
+        self.broker.set_room(room(space));
+        self.metrics.health.set(Reason::DiskFull, space.full);
     }
 
     /// Applies commands as far as the log can promise room; the others wait, and all that comes behind them.
@@ -197,12 +213,13 @@ impl PubSubService {
     /// The wall clock; the broker knows it, and the one that never jumps, from then on.
     fn read_clock(&mut self) -> Timestamp {
         let now = now();
-        self.broker.set_clock(now, self.uptime());
+        self.clock = Instant::now();
+        self.broker.set_clock(now, self.uptime_at(self.clock));
         now
     }
 
-    fn uptime(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn uptime_at(&self, time: Instant) -> u64 {
+        u64::try_from((time - self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Sees to it that the timer comes when the first queue has to be looked at.
@@ -216,7 +233,8 @@ impl PubSubService {
             }
             ctx.cancel_future(timer);
         }
-        let wait = due.saturating_sub(self.uptime()).max(TIMER_GRAIN);
+        let uptime = self.uptime_at(Instant::now());
+        let wait = due.saturating_sub(uptime).max(TIMER_GRAIN);
         let timer = ctx.run_later(Duration::from_millis(wait), |actor, ctx| {
             actor.timer = None;
             actor.read_clock();
@@ -256,9 +274,14 @@ impl PubSubService {
         self.load(ctx);
         self.set_timer(ctx);
         if let Some(SealedBatch {
-            at_write, at_sync, ..
+            at_write,
+            at_sync,
+            publications,
+            publication_bytes,
+            ..
         }) = self.broker.take_direct()
         {
+            self.metrics.direct.add(publications, publication_bytes);
             self.hubs.release(at_write);
             self.hubs.release(at_sync);
         }
@@ -266,7 +289,8 @@ impl PubSubService {
             && let Some(batch) = self.broker.take_logged()
         {
             self.is_committing = true;
-            self.logger.do_send(DataLogPut(batch));
+            let since = self.clock;
+            self.logger.do_send(DataLogPut { batch, since });
         }
         if !self.is_committing && self.deferred.is_empty() {
             for drained in self.drained.drain(..) {
@@ -319,6 +343,7 @@ impl PubSubService {
         let cuts = self.fetchers.send(DataLogCut { checks, now });
         ctx.spawn(cuts.into_actor(self).map(|cuts, actor, ctx| {
             actor.retention_is_read = false;
+            actor.read_clock();
             for cut in cuts.unwrap_or_default() {
                 actor.broker.retain(cut);
             }
@@ -373,7 +398,7 @@ impl Actor for PubSubService {
         self.logger.do_send(Attach(ctx.address()));
         ctx.run_interval(RETENTION_INTERVAL / RETENTION_PARTS, Self::check_retention);
         ctx.run_interval(EXPIRY_INTERVAL, |actor, ctx| {
-            let now = now();
+            let now = actor.read_clock();
             actor.broker.expire_sessions(now);
             actor.broker.expire_tokens(now);
             actor.flush_soon(ctx);
@@ -472,6 +497,7 @@ impl Handler<Cursors> for PubSubService {
     type Result = ();
 
     fn handle(&mut self, Cursors(cursors): Cursors, ctx: &mut Self::Context) {
+        self.read_clock();
         for (connection, handed) in cursors {
             self.broker.handed(connection, &handed);
         }
@@ -537,7 +563,7 @@ impl Handler<Committed> for PubSubService {
         self.is_committing = false;
         self.read_clock();
         self.broker.committed(number, size);
-        self.broker.set_room(room(space));
+        self.set_space(space);
         self.apply_deferred(ctx);
         // At once, not behind the mailbox: DataLogger is idle until then.
         self.flush(ctx);
@@ -561,6 +587,8 @@ impl Handler<CommitFailed> for PubSubService {
         if message.batch.is_some() {
             self.is_committing = false;
         }
+        self.metrics.health.set(Reason::LogUnavailable, true);
+        self.read_clock();
         self.broker
             .commit_failed(message.batch, message.was_written);
         self.apply_deferred(ctx);
@@ -577,7 +605,8 @@ impl Handler<SpaceChanged> for PubSubService {
     type Result = ();
 
     fn handle(&mut self, SpaceChanged(space): SpaceChanged, ctx: &mut Self::Context) {
-        self.broker.set_room(room(space));
+        self.read_clock();
+        self.set_space(space);
         self.apply_deferred(ctx);
         self.flush_soon(ctx);
     }
@@ -593,6 +622,7 @@ impl Handler<StopAccepting> for PubSubService {
 
     fn handle(&mut self, _: StopAccepting, _: &mut Self::Context) -> Self::Result {
         self.broker.stop();
+        self.metrics.health.set(Reason::Stopping, true);
         self.hubs.iter().cloned().collect()
     }
 }
@@ -608,6 +638,7 @@ impl Handler<Drain> for PubSubService {
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) -> Self::Result {
         let (drained, is_drained) = oneshot::channel();
         self.drained.push(drained);
+        self.read_clock();
         self.flush_soon(ctx);
         Box::pin(async move {
             // The sender lives as long as the actor: if it is gone, there is nothing to wait for.
@@ -616,32 +647,16 @@ impl Handler<Drain> for PubSubService {
     }
 }
 
-/// Whether the server does its work: answered only while this actor does.
-#[derive(Message)]
-#[rtype(result = "Health")]
-pub(crate) struct CheckHealth;
+impl Handler<Pulse> for PubSubService {
+    type Result = ();
 
-/// How the server is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, actix::MessageResponse)]
-pub(crate) enum Health {
-    /// Everything works.
-    Good,
-    /// A write failed: what is stored is served, and nothing is accepted.
-    LogUnavailable,
-    /// It is stopping.
-    Stopping,
+    fn handle(&mut self, _: Pulse, _: &mut Self::Context) {}
 }
 
-impl Handler<CheckHealth> for PubSubService {
-    type Result = Health;
+impl Handler<TellBroker> for PubSubService {
+    type Result = MessageResult<TellBroker>;
 
-    fn handle(&mut self, _: CheckHealth, _: &mut Self::Context) -> Health {
-        if self.broker.is_stopping() {
-            Health::Stopping
-        } else if self.broker.is_available() {
-            Health::Good
-        } else {
-            Health::LogUnavailable
-        }
+    fn handle(&mut self, _: TellBroker, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.broker.figures())
     }
 }

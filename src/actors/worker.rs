@@ -36,6 +36,7 @@ use crate::{
         budget_cost, tune,
     },
     domain::{ConnectionId, Handed, Identity, Opening, Principal, ReplyTo},
+    metrics::WorkerCounts,
     protocol::Form,
 };
 
@@ -67,6 +68,8 @@ pub(crate) struct Worker {
     pub(super) neighbours: Neighbours,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(super) gate: Arc<Gate>,
+    /// What happens here; this thread alone counts it.
+    pub(crate) counts: Arc<WorkerCounts>,
     started: Instant,
     next_connection: Cell<u64>,
     pub(super) connections: RefCell<Connections>,
@@ -97,6 +100,7 @@ impl Worker {
         neighbours: Neighbours,
         authenticator: Arc<Authenticator>,
         gate: Arc<Gate>,
+        counts: Arc<WorkerCounts>,
     ) -> Self {
         Self {
             number,
@@ -111,6 +115,7 @@ impl Worker {
             neighbours,
             authenticator,
             gate,
+            counts,
             started: Instant::now(),
             next_connection: Cell::new(0),
             connections: RefCell::default(),
@@ -175,6 +180,7 @@ impl Worker {
         let credit = Credit::new(MIN_CREDIT.max(self.max_message_size as u64));
         let connection = Connection::new(id, form, socket, head, permit, credit, self.now());
         let connection = Rc::new(connection);
+        self.counts.opened.add(1);
         self.connections
             .borrow_mut()
             .insert(id, Rc::clone(&connection));
@@ -230,7 +236,8 @@ impl Worker {
         if buffer.capacity() < MIN_READ {
             buffer.reserve(READ_SIZE);
         }
-        ready!(connection.poll_read(cx, &mut buffer))?;
+        let len = ready!(connection.poll_read(cx, &mut buffer))?;
+        self.counts.received.add(len as u64);
         Poll::Ready(Ok(buffer.split()))
     }
 
@@ -358,8 +365,9 @@ impl Worker {
         if connection.phase() == Phase::Ended {
             return;
         }
-        let (written, credited) = connection.write();
-        self.give_back(connection, credited);
+        let (written, flushed) = connection.write();
+        self.counts.sent.add(flushed.sent);
+        self.give_back(connection, flushed.credited);
         self.tell_written(connection);
         match written {
             Ok(Written::All | Written::Some) => {}

@@ -45,6 +45,10 @@ pub(super) struct ServeArgs {
     #[arg(default_value = "127.0.0.1:8949")]
     listen: SocketAddr,
 
+    /// Where to serve /metrics, besides /healthz and /readyz, to whoever connects [default: at INFOTAINER_LISTEN, to this machine alone]
+    #[arg(long, env = "INFOTAINER_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = values::address)]
+    metrics_listen: Option<SocketAddr>,
+
     /// The folder that holds the log; made if it lacks
     #[arg(
         long,
@@ -186,6 +190,7 @@ impl ServeArgs {
         let defaults = Config::default();
         let config = Config {
             listen: self.listen,
+            metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.clone(),
             durability: self.durability,
             max_message_size: self.max_message_size,
@@ -313,6 +318,7 @@ fn serve_until_stopped(config: Config) -> Result<(), Failure> {
     let _ = announce(
         &mut io::stdout(),
         &format!("{scheme}://{}/ws", server.address()),
+        server.metrics_address(),
         &data_dir,
         server.report(),
     );
@@ -337,6 +343,7 @@ fn end_with_a_panic() {
 fn announce(
     out: &mut dyn Write,
     url: &str,
+    metrics: Option<SocketAddr>,
     data_dir: &Path,
     recovered: &dyn Display,
 ) -> io::Result<()> {
@@ -346,6 +353,9 @@ fn announce(
         .canonicalize()
         .unwrap_or_else(|_| data_dir.to_owned());
     writeln!(out, "infotainer {version} listens on {url}")?;
+    if let Some(metrics) = metrics {
+        writeln!(out, "metrics:   http://{metrics}/metrics")?;
+    }
     writeln!(out, "data:      {}", data_dir.display())?;
     let mut label = "recovered:";
     for line in recovered.to_string().lines() {
@@ -388,6 +398,7 @@ mod tests {
         announce(
             &mut said,
             "ws://127.0.0.1:8949/ws",
+            Some("127.0.0.1:9090".parse().unwrap()),
             Path::new("/nowhere/data"),
             &"3 logs\n7 bytes were cut",
         )
@@ -401,6 +412,7 @@ mod tests {
                     env!("CARGO_PKG_VERSION"),
                     " listens on ws://127.0.0.1:8949/ws"
                 ),
+                "metrics:   http://127.0.0.1:9090/metrics",
                 "data:      /nowhere/data",
                 "recovered: 3 logs",
                 "           7 bytes were cut",
@@ -450,6 +462,7 @@ mod tests {
     fn every_setting_reaches_the_config() {
         let serve = serve_with(&[
             "--listen=[::1]:1",
+            "--metrics-listen=127.0.0.1:19",
             "--data-dir=d",
             "--durability=Written",
             "--max-message-size=1MiB",
@@ -483,6 +496,7 @@ mod tests {
         ]);
         let expected = Config {
             listen: "[::1]:1".parse().unwrap(),
+            metrics_listen: Some("127.0.0.1:19".parse().unwrap()),
             data_dir: "d".into(),
             durability: Durability::Written,
             max_message_size: 1 << 20,

@@ -79,6 +79,11 @@ impl Gate {
         self.is_closed.store(true, Relaxed);
     }
 
+    /// What is under way counts for so much.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way.load(Relaxed)
+    }
+
     /// Whether commands may be read.
     pub(crate) fn has_budget(&self) -> bool {
         self.under_way.load(SeqCst) < BUDGET

@@ -92,6 +92,15 @@ pub(crate) enum Held {
     Close(u16, &'static str),
 }
 
+/// What a write gave back, and took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flushed {
+    /// Credit of answers that were written.
+    pub(crate) credited: Credited,
+    /// Bytes that the socket took.
+    pub(crate) sent: u64,
+}
+
 /// What a write came to.
 #[derive(Debug)]
 pub(crate) enum Written {
@@ -319,19 +328,19 @@ impl Connection {
         self.is_blocked.get()
     }
 
-    /// Writes what waits, as far as the socket takes it. Returns what it came to, and the credit given back.
+    /// Writes what waits, as far as the socket takes it. Returns what it came to, and what it gave back.
     ///
     /// # Errors
     /// If the socket is broken.
-    pub(crate) fn write(&self) -> (io::Result<Written>, Credited) {
+    pub(crate) fn write(&self) -> (io::Result<Written>, Flushed) {
         self.is_dirty.set(false);
-        let mut credited = Credited::default();
-        let written = self.write_all(&mut credited);
+        let mut flushed = Flushed::default();
+        let written = self.write_all(&mut flushed);
         self.is_blocked.set(matches!(written, Ok(Written::Some)));
-        (written, credited)
+        (written, flushed)
     }
 
-    fn write_all(&self, credited: &mut Credited) -> io::Result<Written> {
+    fn write_all(&self, flushed: &mut Flushed) -> io::Result<Written> {
         let waker = self.waker.borrow();
         let mut socket = self.socket.borrow_mut();
         let (Some(waker), Some(socket)) = (waker.as_ref(), socket.as_mut()) else {
@@ -352,7 +361,10 @@ impl Connection {
             };
             match written {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(len)) => credited.add(outbox.wrote(len)),
+                Poll::Ready(Ok(len)) => {
+                    flushed.credited.add(outbox.wrote(len));
+                    flushed.sent += len as u64;
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(Written::Some),
             }

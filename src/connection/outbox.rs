@@ -191,6 +191,11 @@ impl Outbox {
             && (self.publications.is_empty() || self.publication_bytes + cost(len) <= limit)
     }
 
+    /// Bytes that wait here.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.answers.len() + self.publication_bytes - self.begun.min(self.publication_bytes)
+    }
+
     /// What the queued publications cost of the limit.
     pub(crate) fn publication_bytes(&self) -> usize {
         self.publication_bytes

@@ -71,11 +71,23 @@ impl Connection {
             .collect()
     }
 
-    /// Puts a subscriber among those that need pages.
-    pub(crate) fn fall_behind(&self, subscriber: &Rc<Subscriber>) {
-        if subscriber.await_turn() {
+    /// Puts a subscriber among those that need pages; false if it was there.
+    pub(crate) fn fall_behind(&self, subscriber: &Rc<Subscriber>) -> bool {
+        let is_new = subscriber.await_turn();
+        if is_new {
             self.behind.borrow_mut().push_back(Rc::clone(subscriber));
         }
+        is_new
+    }
+
+    /// How many subscribers it has.
+    pub(crate) fn subscriber_count(&self) -> usize {
+        self.subscribers.borrow().len()
+    }
+
+    /// Those that need pages.
+    pub(crate) fn each_behind(&self, mut each: impl FnMut(&Subscriber)) {
+        self.behind.borrow().iter().for_each(|one| each(one));
     }
 
     /// The subscriber whose turn it is to be served a page.

@@ -15,10 +15,11 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use super::{
-    Event, Options,
+    Event, Options, Stored,
     backlog::{Backlog, Task},
     catalogue::{Catalogue, CatalogueError, Meta, SegmentEntry},
     index::Index,
@@ -144,7 +145,9 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         let _guard = Guard(self.backlog.clone());
+        let mut stored = Stored::default();
         loop {
+            stored = self.tell_stored(stored);
             let done = match self.backlog.next_task() {
                 Task::Stop => {
                     self.abandon_merge();
@@ -160,7 +163,11 @@ impl Worker {
                     Ok(())
                 }
                 Task::Seal(journal) => {
+                    let began = Instant::now();
                     let sealed = self.seal(journal);
+                    if sealed.is_ok() {
+                        (self.options.events)(Event::Sealed(began.elapsed()));
+                    }
                     if matches!(sealed, Ok(logs) if logs >= MANY_LOGS) {
                         memory::give_back();
                     }
@@ -234,6 +241,20 @@ impl Worker {
 
     fn tell_space(&self) {
         (self.options.events)(Event::SpaceChanged(self.backlog.space()));
+    }
+
+    /// Tells what lies in files, if that is not what was `told`.
+    fn tell_stored(&self, told: Stored) -> Stored {
+        let segments = self.holdings.segments.values();
+        let stored = Stored {
+            segments: segments.len() as u64,
+            segment_bytes: segments.map(|segment| segment.file_len).sum(),
+            state_bytes: self.holdings.state_log.len(),
+        };
+        if stored != told {
+            (self.options.events)(Event::Stored(stored));
+        }
+        stored
     }
 
     fn tell_damage(&self, what: String) {

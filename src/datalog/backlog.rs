@@ -469,6 +469,17 @@ impl Backlog {
         waiting.map(|journal| journal.generation).collect()
     }
 
+    /// Journals that wait to be sealed and hold something, and the bytes of those that nobody has.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        let waiting = state.unsealed.iter().filter(|journal| journal.end > 0);
+        let spares = state.spares.iter().chain(&state.reserve);
+        (
+            waiting.count() as u64,
+            spares.map(JournalFile::capacity).sum(),
+        )
+    }
+
     /// A merge begins, or what it made is known.
     pub(crate) fn set_merging(&self, merging: bool) {
         self.state.lock().merging = merging;

@@ -3,7 +3,8 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use super::{
-    Freezer, LogNumber, LogReader, OpenError, Options, Record, Recovered, Space, WriteError,
+    Freezer, Journals, LogNumber, LogReader, OpenError, Options, Record, Recovered, Space,
+    WriteError,
     background::Background,
     backlog::Backlog,
     chunk::ChunkEntry,
@@ -147,6 +148,11 @@ impl DataLog {
     /// Who can hold everything still for a backup.
     pub fn freezer(&self) -> Freezer {
         Freezer::new(self.backlog.clone())
+    }
+
+    /// Its journals, to be looked at from elsewhere.
+    pub fn journals(&self) -> Journals {
+        Journals::new(self.backlog.clone(), self.index.clone())
     }
 
     /// Appends one batch: its records become true together, and visible to readers.

@@ -25,6 +25,7 @@ pub(crate) mod disk;
 pub(crate) mod fuzzing;
 mod index;
 mod journal;
+mod journals;
 mod log;
 mod merge;
 mod pace;
@@ -48,6 +49,7 @@ pub use backup::{
     Contents, FreezeError, Freezer, Frozen, Part, PartName, Place, PlaceError, Revival, Still,
 };
 pub use catalogue::panic_is_contained;
+pub use journals::Journals;
 pub use log::DataLog;
 #[cfg(feature = "server")]
 pub(crate) use pace::Pace;

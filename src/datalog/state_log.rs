@@ -116,6 +116,10 @@ impl StateLog {
     }
 
     /// Whether a part of it was found damaged, with something whole behind.
+    pub(crate) fn len(&self) -> u64 {
+        self.end.offset
+    }
+
     pub(crate) fn is_damaged(&self) -> bool {
         self.is_damaged
     }

@@ -76,6 +76,23 @@ pub enum Event {
     Failed(String),
     /// Something on disk can't be read; it has been logged and set aside.
     Damage(String),
+    /// A journal was sealed, which took so long.
+    Sealed(Duration),
+    /// Segments were merged.
+    Merged,
+    /// What lies in files besides the journals is now this.
+    Stored(Stored),
+}
+
+/// What lies in files besides the journals.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stored {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of their files.
+    pub segment_bytes: u64,
+    /// Bytes of the state log.
+    pub state_bytes: u64,
 }
 
 /// What may still be appended.

@@ -17,6 +17,7 @@ use crate::{
     access::{Admission, Authenticator},
     config::AllowedOrigins,
     domain::Identity,
+    metrics::labels::Refused,
     protocol::{Form, SERVER, SessionId},
 };
 
@@ -164,6 +165,18 @@ fn accept(key: &str, answered: Option<Form>) -> Vec<u8> {
 }
 
 impl Refusal {
+    /// What it is counted as.
+    pub(super) fn counted(self) -> Refused {
+        match self {
+            Self::NotFound => Refused::NotFound,
+            Self::Method | Self::Malformed(_) | Self::Version => Refused::Malformed,
+            Self::Subprotocol => Refused::Subprotocol,
+            Self::Origin => Refused::Origin,
+            Self::Unauthorized => Refused::NotAuthorized,
+            Self::Full => Refused::Full,
+        }
+    }
+
     /// The whole answer, after which the connection is closed.
     pub(super) fn answer(self) -> Vec<u8> {
         let (status, header, text) = match self {

@@ -9,6 +9,7 @@ mod api;
 mod handshake;
 mod origin;
 mod routes;
+mod status;
 mod token;
 mod upgrade;
 
@@ -16,6 +17,7 @@ use std::{
     convert::Infallible,
     future::ready,
     io,
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -27,20 +29,21 @@ use std::{
 use actix::{Actor, Recipient};
 use actix_http::{HttpService, Protocol, error::DispatchError};
 use actix_server::Server;
-use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     access::Authenticator,
     actors::{
-        hub::Hub, hubs::RegisterHub, neighbours::Neighbours, pubsub_service::CheckHealth,
-        session::Conversation, worker::Worker,
+        hub::Hub, hubs::RegisterHub, neighbours::Neighbours, session::Conversation, worker::Worker,
     },
     certificates::Certificates,
     config::Config,
     connection::{Gate, Socket, tune_accepted},
+    metrics::Metrics,
 };
+pub(crate) use status::{Otherwise, Readers, serve as serve_status};
 
 use self::api::{Api, link::LinkPlace};
 
@@ -62,8 +65,8 @@ pub(crate) struct Backend {
     pub(crate) neighbours: Neighbours,
     /// Who releases effects, and therefore has to know each worker's Hub.
     pub(crate) releasers: [Recipient<RegisterHub>; 2],
-    /// Who knows how the server is.
-    pub(crate) health: Recipient<CheckHealth>,
+    /// What the server tells about itself.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Serves the connections of `listener`, with TLS if there are `certificates`: workers, each with its Hub, which is registered before the
@@ -81,10 +84,12 @@ pub(crate) fn serve<C: Conversation>(
         authenticator,
         neighbours,
         releasers,
-        health,
+        metrics,
     } = backend;
     let config = Arc::clone(config);
     let gate = Arc::new(Gate::new(config.max_connections));
+    metrics.accepts(Arc::clone(&gate));
+    let readers = Readers::beside(config.metrics_listen);
     let next_worker = Arc::new(AtomicUsize::new(0));
     let server = Server::build()
         .workers(config.workers)
@@ -92,15 +97,18 @@ pub(crate) fn serve<C: Conversation>(
         .disable_signals();
     let server = server.listen("infotainer", listener.into_std()?, move || {
         let number = next_worker.fetch_add(1, Relaxed);
+        let (counts, gate) = (metrics.worker(), Arc::clone(&gate));
         let worker = Worker::new(
             number,
             &config,
             neighbours.clone(),
             Arc::clone(&authenticator),
             Arc::clone(&gate),
+            counts,
         );
         let worker = Rc::new(worker);
         let hub = Hub::new(Rc::clone(&worker)).start();
+        metrics.watch_hub(number, hub.clone().recipient(), hub.clone().recipient());
         let registration = RegisterHub {
             worker: number,
             hub,
@@ -110,29 +118,15 @@ pub(crate) fn serve<C: Conversation>(
         for releaser in &releasers {
             releaser.do_send(registration.clone());
         }
-        let (gate, config) = (Arc::clone(&gate), Arc::clone(&config));
+        let config = Arc::clone(&config);
         let api = Api::new::<C>(Rc::clone(&worker), Arc::clone(&config));
         let write_timeout = config.write_timeout;
-        let accepting = {
-            let (gate, certificates) = (Arc::clone(&gate), certificates.clone());
-            let limit = config.handshake_timeout;
-            fn_service(move |tcp: TcpStream| {
-                let encrypting = certificates
-                    .as_ref()
-                    .map(|certificates| (certificates.current(), gate.enter()));
-                async move {
-                    let peer = tcp.peer_addr().ok();
-                    let socket = match encrypting {
-                        None => Socket::Plain(tcp),
-                        Some((config, permit)) => {
-                            // On the heap, or connections without TLS would carry the size of its handshake.
-                            Box::pin(accept::encrypt(tcp, config, permit, limit)).await?
-                        }
-                    };
-                    Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
-                }
-            })
-        };
+        let accepting = accepting(
+            Arc::clone(&gate),
+            certificates.clone(),
+            config.handshake_timeout,
+        );
+        let gate = Arc::clone(&gate);
         let http = HttpService::build()
             .client_request_timeout(config.handshake_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
@@ -153,10 +147,46 @@ pub(crate) fn serve<C: Conversation>(
                 upgrade::upgrade::<C>(&worker, &config, &request, framed);
                 ready(Ok::<_, Infallible>(()))
             }))
-            .finish(map_config(routes::app(health.clone(), api), |()| {
-                AppConfig::default()
-            }));
+            .finish(map_config(
+                routes::app(
+                    Arc::clone(&metrics),
+                    readers,
+                    Arc::clone(&authenticator),
+                    api,
+                ),
+                |()| AppConfig::default(),
+            ));
         accepting.and_then(http)
     })?;
     Ok(server.run())
+}
+
+/// From a TCP connection to one that HTTP is spoken over, with TLS if there are `certificates`; the handshake of that may take until `limit`.
+fn accepting(
+    gate: Arc<Gate>,
+    certificates: Option<Arc<Certificates>>,
+    limit: Duration,
+) -> impl ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = (Socket, Protocol, Option<SocketAddr>),
+    Error = DispatchError,
+    InitError = (),
+> {
+    fn_service(move |tcp: TcpStream| {
+        let encrypting = certificates
+            .as_ref()
+            .map(|certificates| (certificates.current(), gate.enter()));
+        async move {
+            let peer = tcp.peer_addr().ok();
+            let socket = match encrypting {
+                None => Socket::Plain(tcp),
+                Some((config, permit)) => {
+                    // On the heap, or connections without TLS would carry the size of its handshake.
+                    Box::pin(accept::encrypt(tcp, config, permit, limit)).await?
+                }
+            };
+            Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
+        }
+    })
 }

@@ -1,8 +1,7 @@
-//! What is no upgrade: `/v1`, a line for people, and one for health checks.
+//! What is no upgrade: `/v1`, and a line for people; what the server tells about itself is in [`status`].
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use actix::Recipient;
 use actix_service::ServiceFactory;
 use actix_web::{
     App, Error, HttpResponse,
@@ -12,20 +11,17 @@ use actix_web::{
     web,
 };
 
-use tokio::time::timeout;
-
-use super::api::{self, Api};
-use crate::{
-    actors::pubsub_service::{CheckHealth, Health},
-    protocol::SERVER,
+use super::{
+    api::{self, Api},
+    status::{self, Readers},
 };
-
-/// How long the server may take to say how it is.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::{access::Authenticator, metrics::Metrics, protocol::SERVER};
 
 /// The routes.
 pub(super) fn app(
-    health: Recipient<CheckHealth>,
+    metrics: Arc<Metrics>,
+    readers: Readers,
+    authenticator: Arc<Authenticator>,
     api: Api,
 ) -> App<
     impl ServiceFactory<
@@ -37,11 +33,10 @@ pub(super) fn app(
     >,
 > {
     App::new()
-        .app_data(web::Data::new(health))
+        .configure(status::routes(metrics, readers, Some(authenticator)))
         .app_data(web::Data::new(api))
         .service(web::resource(["/v1", "/v1/{target:.*}"]).to(api::serve))
         .route("/", web::get().to(about))
-        .route("/healthz", web::get().to(healthz))
         .route("/ws", web::to(upgrade_required))
         .route("/ws/{session_id}", web::to(upgrade_required))
         .default_service(web::to(not_found))
@@ -53,17 +48,6 @@ async fn about() -> HttpResponse {
     )))
 }
 
-async fn healthz(health: web::Data<Recipient<CheckHealth>>) -> HttpResponse {
-    let health = timeout(HEALTH_TIMEOUT, health.send(CheckHealth)).await;
-    let problem = match health {
-        Ok(Ok(Health::Good)) => return text(HttpResponse::Ok().body("ok\n")),
-        Ok(Ok(Health::LogUnavailable)) => "the log can't be written: nothing is accepted\n",
-        Ok(Ok(Health::Stopping) | Err(_)) => "the server is stopping\n",
-        Err(_) => "the server does not answer\n",
-    };
-    text(HttpResponse::ServiceUnavailable().body(problem))
-}
-
 async fn upgrade_required() -> HttpResponse {
     let mut response = HttpResponse::UpgradeRequired();
     response.insert_header((header::UPGRADE, "websocket"));
@@ -71,11 +55,13 @@ async fn upgrade_required() -> HttpResponse {
     text(response.body("this is a WebSocket endpoint\n"))
 }
 
-async fn not_found() -> HttpResponse {
+/// The answer where there is nothing.
+pub(super) async fn not_found() -> HttpResponse {
     text(HttpResponse::NotFound().body("there is nothing here; connect to /ws\n"))
 }
 
-fn text(mut response: HttpResponse) -> HttpResponse {
+/// A response in plain text.
+pub(super) fn text(mut response: HttpResponse) -> HttpResponse {
     let content_type = header::HeaderValue::from_static("text/plain; charset=utf-8");
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);

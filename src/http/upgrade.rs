@@ -40,8 +40,8 @@ pub(super) fn upgrade<C: Conversation>(
         (Ok(accepted), Some(permit)) => {
             open::<C>(Rc::clone(worker), accepted, socket, input, permit, limit);
         }
-        (Ok(_), None) => refuse(socket, Refusal::Full, limit),
-        (Err(refusal), _) => refuse(socket, refusal, limit),
+        (Ok(_), None) => refuse(worker, socket, Refusal::Full, limit),
+        (Err(refusal), _) => refuse(worker, socket, refusal, limit),
     }
 }
 
@@ -64,7 +64,7 @@ fn open<C: Conversation>(
             Opening::Granted if permit.is_granted() => {
                 start::<C>(&worker, accepted, socket, input, permit);
             }
-            Opening::Granted | Opening::Full => refuse(socket, Refusal::Full, limit),
+            Opening::Granted | Opening::Full => refuse(&worker, socket, Refusal::Full, limit),
             // By the connection's own end, which pages see, too.
             Opening::Foreign => {
                 let refused = Accepted {
@@ -102,7 +102,8 @@ fn start<C: Conversation>(
 }
 
 /// Answers a handshake that is refused. A client that does not take the answer in time does not get it.
-fn refuse(socket: Socket, refusal: Refusal, limit: Duration) {
+fn refuse(worker: &Worker, socket: Socket, refusal: Refusal, limit: Duration) {
+    worker.counts.refused.of(refusal.counted()).add(1);
     log::debug!("a handshake is refused: {refusal:?}");
     spawn(async move {
         let sent = timeout(limit, send(socket, &refusal.answer())).await;

@@ -43,7 +43,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// The code as it stands on the wire.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::UnknownCommand => "unknown-command",
@@ -68,7 +68,7 @@ impl ErrorCode {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    /// Every code.
+    /// Every code, in the order of the enum.
     pub(crate) const ALL: [Self; 15] = [
         Self::Malformed,
         Self::UnknownCommand,

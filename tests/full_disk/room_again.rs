@@ -1,6 +1,9 @@
 //! Room comes back, one way or another: writing goes on, without a restart.
 
-use super::{support::Ballast, *};
+use super::{
+    support::{Ballast, get},
+    *,
+};
 
 async fn goes_on(small: &Small, client: &mut Client) {
     eventually("publications are taken again", async || {
@@ -29,7 +32,13 @@ fn somebody_elses_file_that_is_removed_gives_room() {
         let ballast = Ballast::leaving(&small.disk, 0);
         let ledger = fill_with(&small, "large").await;
         assert!(!takes_more(&mut client).await);
+        let (status, why) = get(small.server.address(), "/readyz").await;
+        assert!(status == 503 && why.starts_with("disk-full: "), "{why}");
         ballast.remove();
+        eventually("it is ready again", async || {
+            get(small.server.address(), "/readyz").await.0 == 200
+        })
+        .await;
         goes_on(&small, &mut client).await;
         ledger.check(&mut client).await;
     });

@@ -42,7 +42,7 @@ pub use client::{Client, Event};
 #[cfg(feature = "server")]
 pub use http::{Answer, Http, ServerSent};
 pub use process::{Process, Refused, send};
-pub use raw::{Raw, get, handshake};
+pub use raw::{Raw, ask, get, handshake};
 pub use server::TestServer;
 pub use small_disk::{Ballast, FileSystem, on_small_disk, on_small_disks};
 pub use tls::{Secured, connect_over_tls, trusting, trusting_with};

@@ -55,28 +55,45 @@ pub async fn handshake(address: SocketAddr, path: &str, headers: &[(&str, &str)]
         .iter()
         .filter(|(name, _)| !replaced(name))
         .chain(headers);
-    request(address, path, all.copied()).await
+    request(address, "GET", path, all.copied()).await
 }
 
 /// Asks plainly for `path`; the status and what comes until the server closes.
 pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let (status, body, _) = ask(address, "GET", path, &[]).await;
+    (status, body)
+}
+
+/// Asks for `path` with this method and these headers; the status, what comes until the server closes, and the headers of the answer.
+pub async fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, String, Vec<(String, String)>) {
     let host = address.to_string();
-    let headers = [("Host", host.as_str()), ("Connection", "close")];
-    let mut answer = request(address, path, headers.into_iter()).await;
+    let usual = [("Host", host.as_str()), ("Connection", "close")];
+    let all = usual.iter().chain(headers).copied();
+    let mut answer = request(address, method, path, all).await;
     let mut body = std::mem::take(&mut answer.raw.unread);
     within("the body", answer.raw.stream.read_to_end(&mut body))
         .await
         .unwrap();
-    (answer.status, String::from_utf8(body).unwrap())
+    (
+        answer.status,
+        String::from_utf8(body).unwrap(),
+        answer.headers,
+    )
 }
 
 async fn request<'a>(
     address: SocketAddr,
+    method: &str,
     path: &str,
     headers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Handshake {
     let mut raw = Raw::connect(address, None).await;
-    let mut request = format!("GET {path} HTTP/1.1\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\n");
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }

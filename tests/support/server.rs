@@ -47,6 +47,12 @@ impl TestServer {
         self.running.as_ref().expect("the server runs").address()
     }
 
+    /// Where its metrics are, if they have an address of their own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        let running = self.running.as_ref().expect("the server runs");
+        running.metrics_address()
+    }
+
     /// Where its data lies.
     pub fn data_dir(&self) -> &Path {
         &self.config.data_dir

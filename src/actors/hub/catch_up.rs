@@ -136,6 +136,8 @@ impl Worker {
                 outbox.push(Rc::clone(subscriber), notice, gap.to);
             }
             if let Some((frames, last)) = served.frames {
+                let before = served.gap.map_or(after, |gap| gap.to);
+                self.counts.deliveries.add(last.0 - before.0);
                 let frames = in_form(connection.form(), frames);
                 outbox.push(Rc::clone(subscriber), frames, last);
             }

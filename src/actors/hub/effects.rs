@@ -64,13 +64,17 @@ impl Worker {
                     None => continue,
                 },
             };
-            if let Some(to) = reply_to(&effect) {
+            let to = effect.reply_to();
+            if let Some(to) = to {
                 refund += budget_cost(to.credit);
             }
             if latest.as_ref().is_none_or(|latest| latest.id() != id) {
                 latest = self.connection(id);
             }
             let Some(connection) = &latest else {
+                if let Some(to) = to {
+                    self.counts.dropped(to.command);
+                }
                 continue;
             };
             self.accept(connection, effect);
@@ -120,7 +124,8 @@ impl Worker {
             Effect::Close(_, code, text) => {
                 self.close(connection, CloseReason::at_once(code, text));
             }
-            Effect::Publications(_) | Effect::Deleted { .. } | Effect::Dropped(_) => {}
+            Effect::Dropped(to) => self.counts.dropped(to.command),
+            Effect::Publications(_) | Effect::Deleted { .. } => {}
         }
     }
 
@@ -134,6 +139,7 @@ impl Worker {
             commands: 1,
             bytes: u64::from(to.credit),
         };
+        self.counts.answered(to.command, response);
         let is_error = matches!(response, ServerResponse::Error(_));
         if to.silent && !is_error {
             return self.give_back(connection, credit);
@@ -173,6 +179,7 @@ impl Worker {
 impl Worker {
     fn publish(&self, delivery: &Delivery) {
         let chunk = &delivery.chunk;
+        let (mut taken, mut fell_behind) = (0, 0);
         // Of this worker alone: its first connection in JSON came behind the release.
         let own_json = OnceCell::new();
         let in_json = || {
@@ -190,14 +197,25 @@ impl Worker {
                 Form::Json => connection.deliver_json(subscriber, chunk, in_json, self.outbox_size),
             };
             match offer {
-                Offer::Taken => self.mark_dirty(connection),
+                Offer::Taken => {
+                    taken += 1;
+                    self.mark_dirty(connection);
+                }
                 Offer::Behind => {
-                    connection.fall_behind(subscriber);
+                    fell_behind += u64::from(connection.fall_behind(subscriber));
                     self.mark_dirty(connection);
                 }
                 Offer::Known => {}
             }
         }
+        let publications = chunk.last.0 + 1 - chunk.first.0;
+        self.counts.deliveries.add(taken * publications);
+        self.counts.fell_behind.add(fell_behind);
+    }
+
+    fn fall_behind(&self, connection: &Connection, subscriber: &Rc<Subscriber>) {
+        let is_new = connection.fall_behind(subscriber);
+        self.counts.fell_behind.add(u64::from(is_new));
     }
 
     /// A connection has publications of a Queue on lease. There is room for them, or the lease would not have been given.
@@ -209,6 +227,8 @@ impl Worker {
             return;
         };
         connection.deliver_leased(&subscriber, &delivery.publications);
+        let publications = delivery.publications.len();
+        self.counts.deliveries.add(publications as u64);
         self.mark_dirty(connection);
     }
 
@@ -275,7 +295,7 @@ impl Worker {
             (Start::Keep, Some(kept)) => {
                 let cursor = kept_position(&kept, withdrawn.begun);
                 kept.rewind(cursor);
-                connection.fall_behind(&kept);
+                self.fall_behind(connection, &kept);
                 (cursor, cursor.next() >= first)
             }
             (Start::At { cursor, recovered }, _) => {
@@ -411,7 +431,7 @@ impl Worker {
                 .end(&subscriber)
                 .is_some_and(|end| subscriber.position() < end)
         {
-            connection.fall_behind(&subscriber);
+            self.fall_behind(connection, &subscriber);
         }
         connection.add_subscriber(subscriber);
     }
@@ -509,23 +529,5 @@ impl DeletedNotice {
         self.forms[form as usize]
             .get_or_init(|| encoded(form, &self.response))
             .clone()
-    }
-}
-
-/// Where a command's answer goes, and the credit with it.
-fn reply_to(effect: &Effect) -> Option<ReplyTo> {
-    match effect {
-        Effect::Answer(to, _)
-        | Effect::Read(to, _)
-        | Effect::Unsubscribe(to, ..)
-        | Effect::Dropped(to) => Some(*to),
-        Effect::Subscribe(effect) => Some(effect.to),
-        Effect::Publications(_)
-        | Effect::Deliver(_)
-        | Effect::Deleted { .. }
-        | Effect::Welcome(_)
-        | Effect::Withdraw(..)
-        | Effect::Push(..)
-        | Effect::Close(..) => None,
     }
 }

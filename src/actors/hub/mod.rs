@@ -20,7 +20,9 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorFuture, AsyncContext, Context, Handler, Message, ResponseFuture};
+use actix::{
+    Actor, ActorFuture, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture,
+};
 
 use super::{
     closing::{CloseReason, milliseconds},
@@ -29,6 +31,7 @@ use super::{
 use crate::{
     connection::Held,
     domain::{ConnectionId, Effect, Handed},
+    metrics::{Pulse, TellHub},
 };
 
 /// Messages that others than `do_send` may have waiting: only takeovers and the steps of a shutdown.
@@ -89,6 +92,20 @@ impl Handler<Release> for Hub {
     fn handle(&mut self, Release { effects, cost }: Release, _: &mut Self::Context) {
         self.worker.release(effects);
         self.worker.gate.refund(cost);
+    }
+}
+
+impl Handler<Pulse> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, _: Pulse, _: &mut Self::Context) {}
+}
+
+impl Handler<TellHub> for Hub {
+    type Result = MessageResult<TellHub>;
+
+    fn handle(&mut self, _: TellHub, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.worker.figures())
     }
 }
 

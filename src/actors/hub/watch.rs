@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::{
     actors::{closing::CloseReason, messages::Cursors, worker::Worker},
     connection::{Connection, Paging, Phase, Verdict},
+    metrics::{HubFigures, labels::AuthFailure},
 };
 
 impl Worker {
@@ -17,6 +18,8 @@ impl Worker {
             match connection.phase() {
                 Phase::Open => self.look(&connection, now),
                 Phase::Authenticating if now >= connection.close_by() => {
+                    let failures = self.authenticator.failures();
+                    failures.of(AuthFailure::Missing).add_one();
                     self.close(&connection, CloseReason::NOT_AUTHORIZED);
                 }
                 Phase::Closing if now >= connection.close_by() => self.end(&connection),
@@ -39,6 +42,28 @@ impl Worker {
             connection.set_paging(Paging::Idle);
             self.mark_dirty(connection);
         }
+    }
+
+    /// What all connections are like now.
+    pub(super) fn figures(&self) -> HubFigures {
+        let (connections, table) = (self.connections.borrow(), self.table.borrow());
+        let mut figures = HubFigures {
+            connections: connections.len() as u64,
+            ..HubFigures::default()
+        };
+        for connection in connections.values() {
+            let waiting = connection.with_outbox(|outbox| outbox.waiting_bytes());
+            figures.outbox_bytes += waiting as u64;
+            figures.subscribers += connection.subscriber_count() as u64;
+            connection.each_behind(|subscriber| {
+                let end = table.end(subscriber).unwrap_or_default();
+                let missing = end.0.saturating_sub(subscriber.position().0);
+                figures.behind += u64::from(missing > 0);
+                figures.missing += missing;
+                figures.most_missing = figures.most_missing.max(missing);
+            });
+        }
+        figures
     }
 
     /// Tells PubSubService how far durable sessions were served, where that changed.

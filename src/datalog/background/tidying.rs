@@ -16,7 +16,7 @@ use std::{
 use super::{Trouble, Worker};
 use crate::{
     datalog::{
-        LogNumber,
+        Event, LogNumber,
         catalogue::{CatalogueBatch, SegmentEntry},
         disk,
         index::Index,
@@ -234,6 +234,7 @@ impl Worker {
             .map(|run| run.log);
         let file = output.map(|(_, file)| file);
         let dead = self.index.merge(&inputs, logs, file, runs);
+        (self.options.events)(Event::Merged);
         self.backlog.bury(dead);
         self.remove_inputs(&merging.inputs, &merged);
         self.backlog.retry_soon();
