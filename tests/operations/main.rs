@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod files;
 mod health;
 mod metrics;
 mod page;
