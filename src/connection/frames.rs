@@ -117,6 +117,7 @@ impl FrameReader {
     }
 
     /// From now on, messages of up to `max_message_size` bytes are taken.
+    #[cfg(feature = "server")]
     pub(crate) fn set_max_message_size(&mut self, max_message_size: usize) {
         self.max_message_size = max_message_size;
     }
