@@ -177,20 +177,22 @@ fn not_authorized(permission: Permission, reference: &SubscriptionReference) -> 
 
 /// Commands.
 impl Broker {
-    /// Judges a command by what its connection may do. Returns who is its publisher, if it submits a publication.
+    /// Judges a command by what its connection may do. Returns the session that it is for, and who is its publisher, if it submits a
+    /// publication.
     ///
     /// # Errors
-    /// What a denied one is answered; `None` if its connection may do nothing any more.
+    /// What a denied one is answered; `None` if its connection speaks for no session any more, or may do nothing.
     pub(super) fn judge(
         &mut self,
         connection: ConnectionId,
         command: &ClientCommand,
-    ) -> Result<Option<Arc<str>>, Option<ServerError>> {
+    ) -> Result<(SessionId, Option<Arc<str>>), Option<ServerError>> {
         let Some(speaker) = self.connections.get_mut(&connection) else {
             return Err(None);
         };
+        let session = speaker.session;
         let Some(access) = &mut speaker.access else {
-            return Ok(None);
+            return Ok((session, None));
         };
         if access.is_over {
             return Err(None);
@@ -206,7 +208,7 @@ impl Broker {
             Needed::Any(permissions, reference) => {
                 // Whoever is in may go.
                 let may_leave = || {
-                    let session = self.sessions.get(&speaker.session);
+                    let session = self.sessions.get(&session);
                     matches!(command, ClientCommand::Unsubscribe(_))
                         && session.is_some_and(|session| session.held(reference.id).is_some())
                 };
@@ -222,7 +224,7 @@ impl Broker {
         }
         let is_submission = matches!(command, ClientCommand::SubmitPublication(_));
         let publisher = is_submission.then(|| access.principal.name.clone());
-        Ok(publisher.flatten())
+        Ok((session, publisher.flatten()))
     }
 
     /// Answers a denied command: by the way of those about a subscription that does not exist.

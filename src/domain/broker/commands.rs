@@ -16,11 +16,8 @@ impl Broker {
     /// Applies a command; its answer is among the effects. Commands of a connection that speaks for no session any more are dropped.
     pub fn handle(&mut self, to: ReplyTo, request: Request, now: Timestamp) {
         self.now = now;
-        let Some(session) = self.session_of(to.connection) else {
-            return self.drop_command(to);
-        };
-        let publisher = match self.judge(to.connection, &request.command) {
-            Ok(publisher) => publisher,
+        let (session, publisher) = match self.judge(to.connection, &request.command) {
+            Ok(judged) => judged,
             Err(Some(error)) => {
                 self.deny(to, error);
                 return self.seal_if_large();
