@@ -33,6 +33,7 @@ use super::{
     Space,
     backup::FreezeRequest,
     journal::{JournalFile, Unsealed},
+    pace::Pace,
     segment::RunDescriptor,
     store::{RunNote, is_disk_full},
 };
@@ -247,7 +248,8 @@ impl Backlog {
             let full = state.full.is_some();
             if needed > self.journal_size && (full || self.may_rotate(&state)) {
                 drop(state);
-                let made = JournalFile::create(&self.dir, self.next_number(), needed);
+                let made =
+                    JournalFile::create(&self.dir, self.next_number(), needed, &Pace::hurried());
                 return made.map_err(|error| format!("making a journal: {error}").into());
             }
             if full || self.may_rotate(&state) {
@@ -423,7 +425,9 @@ impl Backlog {
     /// Makes a journal file of the usual size.
     pub(crate) fn make(&self) -> io::Result<JournalFile> {
         self.ask_for_room(self.journal_size)?;
-        JournalFile::create(&self.dir, self.next_number(), self.journal_size)
+        let is_urgent = || self.is_pressed();
+        let pace = Pace::new(&is_urgent);
+        JournalFile::create(&self.dir, self.next_number(), self.journal_size, &pace)
     }
 
     /// Makes the journal that a start goes on in. On a full disk, those that wait to be sealed give up what they don't use,
@@ -444,6 +448,7 @@ impl Backlog {
             &self.dir,
             self.next_number(),
             self.journal_size / LEAST_SHARE,
+            &Pace::hurried(),
         )
     }
 
@@ -533,7 +538,8 @@ impl Backlog {
             return true;
         }
         let is_over = state.stopping || state.failed.is_some();
-        is_over || state.full.is_some() || state.unsealed.len() > 1 || state.spares.is_empty()
+        let is_short = state.spares.is_empty() && state.left < self.journal_size / 2;
+        is_over || state.full.is_some() || state.unsealed.len() > 1 || is_short
     }
 
     /// Whether another journal can be begun at once.

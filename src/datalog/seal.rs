@@ -155,8 +155,9 @@ impl<'a> LiveWriter<'a> {
         writer.append(log, frames, client_id)?;
         self.newest = Some((log, last));
         if writer.written() > self.rested {
-            self.rested = writer.written();
-            self.pace.rest();
+            let step = self.rested..writer.written();
+            self.rested = step.end;
+            self.pace.rest_after(|| writer.finish_writing(step));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::{
     fs::TryLockError,
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use uuid::Uuid;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use super::{
     OpenError,
     disk::{self, File},
+    pace::Pace,
 };
 pub(crate) use notes::{Found, Lost, RunNote, Synced};
 use notes::{read_format, read_or_make_format, read_running};
@@ -51,6 +53,8 @@ pub(crate) struct Store {
     id: Uuid,
     found: Found,
     is_stand_in: bool,
+    /// The reserve was given up, and comes before any other use of the room that there may be.
+    owes_reserve: AtomicBool,
     _lock: Option<File>,
 }
 
@@ -95,6 +99,7 @@ impl Store {
             id,
             found,
             is_stand_in: false,
+            owes_reserve: false.into(),
             _lock: Some(lock),
         };
         // What a backup left that did not end.
@@ -125,6 +130,7 @@ impl Store {
             id,
             found: read_running(dir).during(doing)?,
             is_stand_in: true,
+            owes_reserve: false.into(),
             _lock: lock,
         })
     }
@@ -241,10 +247,11 @@ impl Store {
     /// Gives the reserve up if the disk has no room for what a start writes.
     fn make_room(&self) -> io::Result<()> {
         let (probe, reserve) = (self.dir.join("probe"), self.dir.join("reserve"));
-        let tried = write_zeros(&probe, RESERVE / 8).map(drop);
+        let tried = write_zeros(&probe, RESERVE / 8, &Pace::hurried()).map(drop);
         let _ = disk::remove(&probe); // it may not have been made
         match tried {
             Err(error) if is_disk_full(&error) => {
+                self.owes_reserve.store(true, Ordering::Relaxed);
                 if disk::exists(&reserve)? {
                     log::warn!(
                         "the disk is full: the reserve of {RESERVE} bytes is given up for this start"
@@ -259,38 +266,63 @@ impl Store {
 
     /// Gives the reserve up: something that has to be done found the disk full. False if it was given up before.
     pub(crate) fn give_reserve_up(&self) -> bool {
-        disk::remove(&self.dir.join("reserve")).is_ok()
+        let is_given_up = disk::remove(&self.dir.join("reserve")).is_ok();
+        self.owes_reserve.fetch_or(is_given_up, Ordering::Relaxed);
+        is_given_up
     }
 
-    /// Makes the reserve if it is not there.
-    pub(crate) fn keep_reserve(&self) -> io::Result<()> {
-        let reserve = self.dir.join("reserve");
-        if disk::len(&reserve).is_ok_and(|len| len >= RESERVE) {
+    fn has_reserve(&self) -> bool {
+        disk::len(&self.dir.join("reserve")).is_ok_and(|len| len >= RESERVE)
+    }
+
+    /// Makes the reserve if it is not there. Where there never was room for it, the server does without.
+    ///
+    /// # Errors
+    /// If it was given up and there is no room for it yet, or it can't be made for another reason.
+    pub(crate) fn keep_reserve(&self, pace: &Pace<'_>) -> io::Result<()> {
+        if self.has_reserve() {
             return Ok(());
         }
         let partial = self.dir.join("reserve.tmp");
-        let made = write_zeros(&partial, RESERVE)
+        let made = write_zeros(&partial, RESERVE, pace)
             .map(drop)
-            .and_then(|()| disk::rename(&partial, &reserve));
-        if made.is_err() {
-            let _ = disk::remove(&partial); // it may not have been made
+            .and_then(|()| disk::rename(&partial, &self.dir.join("reserve")));
+        match made {
+            Ok(()) => self.owes_reserve.store(false, Ordering::Relaxed),
+            Err(error) => {
+                let _ = disk::remove(&partial); // it may not have been made
+                if self.owes_reserve.load(Ordering::Relaxed) || !is_disk_full(&error) {
+                    return Err(error);
+                }
+            }
         }
-        made
+        Ok(())
+    }
+
+    /// Makes the reserve of a file that nobody needs, if it is not there: on a full disk there is no room for both. False if the
+    /// file is as it was.
+    pub(crate) fn take_for_reserve(&self, file: &Path, len: u64) -> io::Result<bool> {
+        let is_taken =
+            len >= RESERVE && self.owes_reserve.load(Ordering::Relaxed) && !self.has_reserve();
+        if is_taken {
+            disk::rename(file, &self.dir.join("reserve"))?;
+            self.owes_reserve.store(false, Ordering::Relaxed);
+        }
+        Ok(is_taken)
     }
 }
 
 /// A file of `len` zeros, synced, whose name is not yet.
-pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
-    const STEP: usize = 1 << 20;
+pub(crate) fn write_zeros(path: &Path, len: u64, pace: &Pace<'_>) -> io::Result<File> {
+    const STEP: usize = 256 << 10;
     let file = File::create(path)?;
     let zeros = vec![0; STEP.min(usize::try_from(len).unwrap_or(STEP))];
     let mut written = 0;
     while written < len {
-        let step = zeros
-            .len()
-            .min(usize::try_from(len - written).unwrap_or(STEP));
-        file.write_all_at(&zeros[..step], written)?;
-        written += step as u64;
+        let end = len.min(written + zeros.len() as u64);
+        file.write_all_at(&zeros[..(end - written) as usize], written)?;
+        pace.rest_after(|| file.finish_writing(written..end));
+        written = end;
     }
     file.sync_all()?;
     Ok(file)

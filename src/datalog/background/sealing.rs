@@ -164,13 +164,20 @@ impl Worker {
         }
     }
 
-    /// Uses a journal's file again, unless somebody reads it.
+    /// Uses a journal's file again, unless somebody reads it; as the reserve, if that had to be given up to get here.
     fn free(&self, file: Option<Arc<JournalFile>>) {
         match file.map(Arc::try_unwrap) {
             None => {}
-            Some(Ok(file)) => match self.backlog.put(file) {
-                Ok(()) => self.set_full(false),
-                Err(file) => self.give_up(&file),
+            Some(Ok(file)) => match self.store.take_for_reserve(file.path(), file.capacity()) {
+                Ok(true) => {}
+                Ok(false) => match self.backlog.put(file) {
+                    Ok(()) => self.set_full(false),
+                    Err(file) => self.give_up(&file),
+                },
+                Err(error) => {
+                    log::warn!("there is no reserve for a full disk: {error}");
+                    self.give_up(&file);
+                }
             },
             Some(Err(file)) => self.give_up(&file),
         }

@@ -108,7 +108,9 @@ impl Worker {
 
     /// Does what has time.
     pub(super) fn tidy(&mut self) -> Result<(), Trouble> {
-        if let Err(error) = self.store.keep_reserve()
+        if let Err(error) = self
+            .store
+            .keep_reserve(&Pace::new(&|| self.backlog.is_pressed()))
             && !store::is_disk_full(&error)
         {
             return Err(error.into());
