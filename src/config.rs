@@ -5,6 +5,8 @@
 //!
 //! In the environment a field is called `INFOTAINER_` and its name in capitals.
 
+mod limits;
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -13,6 +15,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+pub use limits::{Limits, Rate};
 
 use crate::protocol::{Durability, Retention, Secret};
 
@@ -123,6 +127,9 @@ pub struct Config {
     /// 1 MiB; 64 KiB to 1 GiB. Held for each client that reads too slowly.
     pub outbox_size: usize,
 
+    /// Limits for the good of others. Default none.
+    pub limits: Limits,
+
     /// Threads that serve connections. Default one for each core; 1 to [`MOST_WORKERS`].
     pub workers: usize,
 
@@ -201,6 +208,7 @@ impl Default for Config {
             memory_log: 64 * MIB,
             journal_size: 32 * MIB,
             outbox_size: 1 << 20,
+            limits: Limits::default(),
             workers: thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(MOST_WORKERS),
@@ -223,6 +231,7 @@ impl Config {
         self.validate_counts()?;
         self.validate_sizes()?;
         self.validate_durations()?;
+        self.limits.validate()?;
         self.validate_retention()
     }
 

@@ -3,14 +3,14 @@
 //! Owns how many malformed messages of a client came in a row. Does not apply commands: they are collected, and forwarded at the end of the
 //! connection's turn.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{messages::Incoming, session::Conversation, worker::Worker};
 use crate::{
     access::Admission,
-    connection::{Connection, Phase},
+    connection::{Connection, Phase, retry_after},
     domain::Identity,
     protocol::{
         ClientCommand, ErrorCode, Form, Request, ServerError,
@@ -78,7 +78,11 @@ impl Commands {
         if connection.phase() == Phase::Authenticating {
             return worker.take_first(connection, decoded, credit);
         }
-        match decoded {
+        let counted = decoded.and_then(|request| match connection.count(len) {
+            Ok(()) => Ok(request),
+            Err(wait) => Err(rate_limited(&request, wait)),
+        });
+        match counted {
             Ok(Request {
                 id,
                 command: ClientCommand::Authenticate(token),
@@ -136,5 +140,18 @@ impl Commands {
             close,
         };
         worker.collect(connection, rejected, credit);
+    }
+}
+
+/// The answer to a command that is over a rate: it is not applied, and keeps its place among the answers.
+fn rate_limited(request: &Request, wait: Duration) -> Rejection {
+    let message = "this is more than may be sent in a second";
+    let error = ServerError::new(ErrorCode::RateLimited, message);
+    Rejection {
+        request_id: request.id,
+        error: ServerError {
+            retry_after: Some(retry_after(wait)),
+            ..error.for_command(request.command.name())
+        },
     }
 }

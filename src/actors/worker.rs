@@ -30,9 +30,9 @@ use super::{
 };
 use crate::{
     access::Authenticator,
-    config::Config,
+    config::{Config, Rate},
     connection::{
-        Connection, Credit, Credited, Gate, HeartbeatLimits, Permit, Phase, Socket, Written,
+        Connection, Credit, Credited, Gate, HeartbeatLimits, Meter, Permit, Phase, Socket, Written,
         budget_cost, tune,
     },
     domain::{ConnectionId, Handed, Identity, Opening, Principal, ReplyTo},
@@ -62,6 +62,7 @@ pub(crate) struct Worker {
     number: usize,
     pub(super) max_message_size: usize,
     pub(super) outbox_size: usize,
+    connection_rate: Rate,
     pub(super) heartbeat: HeartbeatLimits,
     /// How long a connection may take to say for whom it speaks. Milliseconds.
     pub(super) authentication_timeout: u64,
@@ -106,6 +107,7 @@ impl Worker {
             number,
             max_message_size: config.max_message_size,
             outbox_size: config.outbox_size,
+            connection_rate: config.limits.connection_rate,
             heartbeat: HeartbeatLimits::new(
                 config.heartbeat_interval,
                 config.heartbeat_timeout,
@@ -179,6 +181,8 @@ impl Worker {
         let id = ConnectionId::new(self.number, number);
         let credit = Credit::new(MIN_CREDIT.max(self.max_message_size as u64));
         let connection = Connection::new(id, form, socket, head, permit, credit, self.now());
+        let meter = Meter::new(self.connection_rate, self.max_message_size);
+        let connection = connection.metered(meter);
         let connection = Rc::new(connection);
         self.counts.opened.add(1);
         self.connections

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, CommandFactory};
 use infotainer::{
     Server, StartError,
-    config::{AllowedOrigins, Config, ConfigError, TlsFiles},
+    config::{AllowedOrigins, Config, ConfigError, Limits, Rate, TlsFiles},
     datalog::panic_is_contained,
     protocol::{Durability, Retention},
 };
@@ -172,6 +172,18 @@ pub(super) struct ServeArgs {
     #[arg(default_value = "1MiB")]
     outbox_size: usize,
 
+    /// Connections of one address at once; 64 bits of an IPv6 address are one [default: no limit]
+    #[arg(long, env = "INFOTAINER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT", value_parser = values::count)]
+    max_connections_per_address: Option<u64>,
+
+    /// Messages a second from each connection; what is over it is refused [default: no limit]
+    #[arg(long, env = "INFOTAINER_CONNECTION_RATE_MESSAGES", value_name = "COUNT", value_parser = values::count)]
+    connection_rate_messages: Option<u64>,
+
+    /// Bytes of messages a second from each connection, 1KiB to 1GiB [default: no limit]
+    #[arg(long, env = "INFOTAINER_CONNECTION_RATE_BYTES", value_name = "SIZE", value_parser = values::size)]
+    connection_rate_bytes: Option<u64>,
+
     /// Threads that serve connections, 1 to 64 [default: one for each core]
     #[arg(long, env = "INFOTAINER_WORKERS", value_name = "COUNT", value_parser = values::small_count)]
     workers: Option<usize>,
@@ -216,6 +228,13 @@ impl ServeArgs {
             memory_log: self.memory_log,
             journal_size: self.journal_size,
             outbox_size: self.outbox_size,
+            limits: Limits {
+                max_connections_per_address: self.max_connections_per_address,
+                connection_rate: Rate {
+                    messages: self.connection_rate_messages,
+                    bytes: self.connection_rate_bytes,
+                },
+            },
             workers: self.workers.unwrap_or(defaults.workers),
             credentials: self.credentials.credentials(),
             allow_anonymous: self.allow_anonymous.unwrap_or(false),
@@ -486,6 +505,9 @@ mod tests {
             "--memory-log=15MiB",
             "--journal-size=18MiB",
             "--outbox-size=16MiB",
+            "--max-connections-per-address=19",
+            "--connection-rate-messages=20",
+            "--connection-rate-bytes=21KiB",
             "--workers=17",
             "--jwt-secret=0123456789abcdef0123456789abcdef",
             "--jwt-public-key-file=public.pem",
@@ -524,6 +546,13 @@ mod tests {
             memory_log: 15 << 20,
             journal_size: 18 << 20,
             outbox_size: 16 << 20,
+            limits: Limits {
+                max_connections_per_address: Some(19),
+                connection_rate: Rate {
+                    messages: Some(20),
+                    bytes: Some(21 << 10),
+                },
+            },
             workers: 17,
             credentials: Credentials {
                 jwt_secret: Some(Given::Value("0123456789abcdef0123456789abcdef".into())),

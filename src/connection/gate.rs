@@ -5,6 +5,7 @@
 //! commands take effect and Hubs have taken what is theirs, so that it never depends on a client.
 
 use std::{
+    net::IpAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -15,6 +16,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::addresses::{AddressShare, Addresses};
+
 /// Bytes that may be under way; see [`budget_cost`](super::budget_cost). Two journals' worth: more would only wait.
 const BUDGET: u64 = 64 << 20;
 
@@ -22,6 +25,8 @@ const BUDGET: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Gate {
     max_connections: usize,
+    /// `None` while any address may have any number.
+    addresses: Option<Arc<Addresses>>,
     connections: AtomicUsize,
     json_connections: AtomicUsize,
     under_way: AtomicU64,
@@ -34,14 +39,26 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
-    is_over: bool,
+    refusal: Option<Overfull>,
+    /// Of those of its address.
+    _share: Option<AddressShare>,
+}
+
+/// Why a connection may not be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Overfull {
+    /// There are too many, or the server stops.
+    Server,
+    /// Its address has too many.
+    Address,
 }
 
 impl Gate {
-    /// A gate for `max_connections` connections.
-    pub(crate) fn new(max_connections: usize) -> Self {
+    /// A gate for `max_connections` connections, and for so many of each address.
+    pub(crate) fn new(max_connections: usize, per_address: Option<u64>) -> Self {
         Self {
             max_connections,
+            addresses: per_address.map(|most| Arc::new(Addresses::new(most))),
             connections: AtomicUsize::new(0),
             json_connections: AtomicUsize::new(0),
             under_way: AtomicU64::new(0),
@@ -50,12 +67,21 @@ impl Gate {
         }
     }
 
-    /// Counts a connection that was accepted.
-    pub(crate) fn enter(self: &Arc<Self>) -> Rc<Permit> {
+    /// Counts a connection of `peer` that was accepted.
+    pub(crate) fn enter(self: &Arc<Self>, peer: Option<IpAddr>) -> Rc<Permit> {
         let before = self.connections.fetch_add(1, Relaxed);
+        let (mut refusal, mut share) = (None, None);
+        if let (Some(addresses), Some(peer)) = (&self.addresses, peer) {
+            share = addresses.enter(peer);
+            refusal = share.is_none().then_some(Overfull::Address);
+        }
+        if before >= self.max_connections {
+            refusal = Some(Overfull::Server);
+        }
         Rc::new(Permit {
             gate: Arc::clone(self),
-            is_over: before >= self.max_connections,
+            refusal,
+            _share: share,
         })
     }
 
@@ -118,7 +144,15 @@ impl Gate {
 impl Permit {
     /// Whether the connection may be opened.
     pub(crate) fn is_granted(&self) -> bool {
-        !self.is_over && !self.gate.is_closed.load(Relaxed)
+        self.refusal().is_none()
+    }
+
+    /// Why it may not.
+    pub(crate) fn refusal(&self) -> Option<Overfull> {
+        if self.gate.is_closed.load(Relaxed) {
+            return Some(Overfull::Server);
+        }
+        self.refusal
     }
 }
 
@@ -134,25 +168,40 @@ mod tests {
 
     #[test]
     fn connections_over_the_limit_are_counted_but_not_granted() {
-        let gate = Arc::new(Gate::new(1));
-        let first = gate.enter();
-        let second = gate.enter();
+        let gate = Arc::new(Gate::new(1, None));
+        let first = gate.enter(None);
+        let second = gate.enter(None);
         assert!(first.is_granted() && !second.is_granted());
         assert_eq!(gate.connections.load(Relaxed), 2);
         drop((first, second));
-        assert!(gate.enter().is_granted());
+        assert!(gate.enter(None).is_granted());
+    }
+
+    #[test]
+    fn an_address_with_as_many_connections_as_it_may_have_is_refused_by_itself() {
+        let gate = Arc::new(Gate::new(2, Some(1)));
+        let enter = |last| gate.enter(Some([10, 0, 0, last].into()));
+        let first = enter(1);
+        let second = enter(1);
+        assert!(first.is_granted());
+        assert_eq!(second.refusal(), Some(Overfull::Address));
+        drop(second);
+        let _other = enter(2);
+        assert_eq!(enter(3).refusal(), Some(Overfull::Server));
+        drop(first);
+        assert!(enter(1).is_granted());
     }
 
     #[test]
     fn a_closed_gate_grants_nothing() {
-        let gate = Arc::new(Gate::new(1));
+        let gate = Arc::new(Gate::new(1, None));
         gate.close();
-        assert!(!gate.enter().is_granted());
+        assert!(!gate.enter(None).is_granted());
     }
 
     #[test]
     fn a_spent_budget_comes_back() {
-        let gate = Gate::new(1);
+        let gate = Gate::new(1, None);
         gate.spend(BUDGET);
         assert!(!gate.has_budget());
         gate.refund(1);
@@ -169,7 +218,7 @@ mod tests {
         }
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&count));
-        let gate = Gate::new(1);
+        let gate = Gate::new(1, None);
         gate.spend(BUDGET + 1);
         gate.wait(&waker);
         gate.wait(&waker);

@@ -14,10 +14,12 @@
 //! Invariants: no borrow of a field outlives the method that takes it, so any method may be called from anywhere; a connection that
 //! ended holds nothing.
 
+mod addresses;
 mod credit;
 mod frames;
 mod gate;
 mod heartbeat;
+mod meter;
 mod outbox;
 mod serving;
 mod socket;
@@ -31,6 +33,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use actix_codec::AsyncWrite;
@@ -38,8 +41,9 @@ use bytes::{Bytes, BytesMut};
 
 pub(crate) use credit::{Credit, budget_cost};
 pub(crate) use frames::{FrameError, FrameReader, Received};
-pub(crate) use gate::{Gate, Permit};
+pub(crate) use gate::{Gate, Overfull, Permit};
 pub(crate) use heartbeat::{Heartbeat, HeartbeatLimits, Observed, Verdict};
+pub(crate) use meter::{Meter, retry_after};
 pub(crate) use outbox::{Credited, Outbox};
 pub(crate) use serving::kept_position;
 pub(crate) use socket::{Encrypted, Socket, TLS_BUFFER, tune, tune_accepted};
@@ -125,6 +129,8 @@ pub(crate) struct Connection {
     is_dirty: Cell<bool>,
     is_blocked: Cell<bool>,
     credit: Credit,
+    /// `None` while it may send as much as it can.
+    meter: Option<Box<Meter>>,
     heartbeat: Cell<Heartbeat>,
     has_heard: Cell<bool>,
     is_held_back: Cell<bool>,
@@ -176,6 +182,7 @@ impl Connection {
             is_dirty: Cell::new(false),
             is_blocked: Cell::new(false),
             credit,
+            meter: None,
             heartbeat: Cell::new(Heartbeat::new(now)),
             has_heard: Cell::new(false),
             // Until `Welcome`, the server reads nothing.
@@ -195,6 +202,12 @@ impl Connection {
             held: RefCell::new(VecDeque::new()),
             permit: RefCell::new(Some(permit)),
         }
+    }
+
+    /// The same, which may send no more than `meter` allows.
+    pub(crate) fn metered(self, meter: Option<Meter>) -> Self {
+        let meter = meter.map(Box::new);
+        Self { meter, ..self }
     }
 
     /// Its number.
@@ -270,6 +283,17 @@ impl Connection {
     /// Whether the session may take another message.
     pub(crate) fn may_take(&self) -> bool {
         !self.takes_no_more.get() && self.credit.may_take()
+    }
+
+    /// Counts a message of `bytes` bytes.
+    ///
+    /// # Errors
+    /// If it is over a rate: the time after which it would not be.
+    pub(crate) fn count(&self, bytes: usize) -> Result<(), Duration> {
+        match &self.meter {
+            None => Ok(()),
+            Some(meter) => meter.take(bytes),
+        }
     }
 
     /// The session takes nothing more from this client, which is about to be closed.

@@ -53,6 +53,8 @@ pub(super) enum Refusal {
     Unauthorized,
     /// There are too many connections or durable sessions, or the server is stopping.
     Full,
+    /// Its address has too many connections.
+    Crowded,
 }
 
 /// Judges a handshake by all that the request says.
@@ -215,6 +217,11 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "retry-after: 5\r\n",
                 "there are too many connections or sessions, or the server stops",
+            ),
+            Self::Crowded => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "retry-after: 5\r\n",
+                "there are too many connections from this address",
             ),
         };
         let mut answer = String::with_capacity(256);

@@ -87,7 +87,10 @@ pub(crate) fn serve<C: Conversation>(
         metrics,
     } = backend;
     let config = Arc::clone(config);
-    let gate = Arc::new(Gate::new(config.max_connections));
+    let gate = Arc::new(Gate::new(
+        config.max_connections,
+        config.limits.max_connections_per_address,
+    ));
     metrics.accepts(Arc::clone(&gate));
     let readers = Readers::beside(config.metrics_listen);
     let next_worker = Arc::new(AtomicUsize::new(0));
@@ -139,7 +142,9 @@ pub(crate) fn serve<C: Conversation>(
                 }
                 extensions.insert(LinkPlace::default());
                 extensions.insert(match socket {
-                    Socket::Plain(_) | Socket::Inner(_) => gate.enter(),
+                    Socket::Plain(tcp) => gate.enter(tcp.peer_addr().ok().map(|peer| peer.ip())),
+                    // Of the server itself.
+                    Socket::Inner(_) => gate.enter(None),
                     Socket::Tls(encrypted) => Rc::clone(&encrypted.permit),
                 });
             })
@@ -174,11 +179,12 @@ fn accepting(
     InitError = (),
 > {
     fn_service(move |tcp: TcpStream| {
-        let encrypting = certificates
-            .as_ref()
-            .map(|certificates| (certificates.current(), gate.enter()));
+        let peer = tcp.peer_addr().ok();
+        let encrypting = certificates.as_ref().map(|certificates| {
+            let permit = gate.enter(peer.map(|peer| peer.ip()));
+            (certificates.current(), permit)
+        });
         async move {
-            let peer = tcp.peer_addr().ok();
             let socket = match encrypting {
                 None => Socket::Plain(tcp),
                 Some((config, permit)) => {

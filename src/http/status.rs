@@ -267,7 +267,7 @@ pub(crate) async fn serve(
     readers: Readers,
     otherwise: Otherwise,
 ) -> Infallible {
-    let gate = Arc::new(Gate::new(MAX_CONNECTIONS));
+    let gate = Arc::new(Gate::new(MAX_CONNECTIONS, None));
     let http = HttpService::build()
         .keep_alive(KeepAlive::Disabled)
         .client_request_timeout(REQUEST_TIMEOUT)

@@ -18,7 +18,7 @@ use crate::{
         worker::Worker,
     },
     config::Config,
-    connection::{Permit, Socket},
+    connection::{Overfull, Permit, Socket},
     domain::{Identity, Opening},
 };
 
@@ -36,12 +36,16 @@ pub(super) fn upgrade<C: Conversation>(
     // A copy, because the buffer is the handshake's, and would live as long as its last byte is not taken.
     let input = BytesMut::from(&parts.read_buf[..]);
     let limit = config.handshake_timeout;
-    match (judged, permit.filter(|permit| permit.is_granted())) {
-        (Ok(accepted), Some(permit)) => {
+    let refusal = permit
+        .as_ref()
+        .map_or(Some(Overfull::Server), |permit| permit.refusal());
+    match (judged, refusal, permit) {
+        (Ok(accepted), None, Some(permit)) => {
             open::<C>(Rc::clone(worker), accepted, socket, input, permit, limit);
         }
-        (Ok(_), None) => refuse(worker, socket, Refusal::Full, limit),
-        (Err(refusal), _) => refuse(worker, socket, refusal, limit),
+        (Ok(_), Some(Overfull::Address), _) => refuse(worker, socket, Refusal::Crowded, limit),
+        (Ok(_), ..) => refuse(worker, socket, Refusal::Full, limit),
+        (Err(refusal), ..) => refuse(worker, socket, refusal, limit),
     }
 }
 

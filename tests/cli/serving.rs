@@ -124,6 +124,24 @@ fn a_bad_variable_ends_the_start_with_2_its_name_what_it_got_and_what_it_wants()
             "1KiB",
             "from 64KiB to 1GiB",
         ),
+        (
+            "INFOTAINER_MAX_CONNECTIONS_PER_ADDRESS",
+            "0",
+            "0",
+            "from 1 to 1000000",
+        ),
+        (
+            "INFOTAINER_CONNECTION_RATE_MESSAGES",
+            "10/s",
+            r#""10/s""#,
+            "a whole number",
+        ),
+        (
+            "INFOTAINER_CONNECTION_RATE_BYTES",
+            "1023",
+            "1023 bytes",
+            "from 1KiB to 1GiB",
+        ),
         ("INFOTAINER_WORKERS", "65", "65", "from 1 to 64"),
         (
             "INFOTAINER_LOG",
