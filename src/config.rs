@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-pub use limits::{Limits, Rate};
+pub use limits::{IdentityLimits, Limits, Rate};
 
 use crate::protocol::{Durability, Retention, Secret};
 

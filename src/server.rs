@@ -43,7 +43,10 @@ use crate::{
     datalog::{
         self, DataLog, Event, Freezer, LogReader, OpenError, Recovered, RecoveryReport, WriteError,
     },
-    domain::{Broker, BrokerLimits, Defaults, broker::RestoredState},
+    domain::{
+        Broker, BrokerLimits, Defaults,
+        broker::{Quotas, RestoredState},
+    },
     http::{self, Backend, Otherwise, Readers},
     memory,
     metrics::{self, Metrics, Pulse, Reason},
@@ -575,6 +578,11 @@ fn broker(config: &Config, recovered: Recovered, reader: LogReader) -> Broker {
         session_expiry: millis(config.session_expiry),
         outbox_size: config.outbox_size as u64,
         memory_log: config.memory_log,
+        quotas: Quotas {
+            connections: config.limits.identity.max_connections,
+            subscriptions: config.limits.identity.max_subscriptions,
+            log_bytes: config.limits.identity.max_log_bytes,
+        },
         limits: Limits {
             max_message_size: config.max_message_size as u64,
             max_subscriptions: config.max_subscriptions_per_session as u64,

@@ -48,6 +48,7 @@ fn broker(durability: Durability) -> Broker {
         session_expiry: 86_400_000,
         outbox_size: 1 << 20,
         memory_log: 1 << 20,
+        quotas: Default::default(),
         limits: Limits {
             max_message_size: 256 << 10,
             max_subscriptions: 128,

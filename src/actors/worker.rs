@@ -202,6 +202,13 @@ impl Worker {
         principal: Principal,
         reply: Option<ReplyTo>,
     ) {
+        if let Some(meter) = principal
+            .name
+            .as_ref()
+            .and_then(|name| self.gate.meter(name))
+        {
+            connection.share_meter(meter);
+        }
         if let Some(to) = &reply {
             connection.credit().take(to.credit);
             self.gate.spend(budget_cost(to.credit));

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, CommandFactory};
 use infotainer::{
     Server, StartError,
-    config::{AllowedOrigins, Config, ConfigError, Limits, Rate, TlsFiles},
+    config::{AllowedOrigins, Config, ConfigError, IdentityLimits, Limits, Rate, TlsFiles},
     datalog::panic_is_contained,
     protocol::{Durability, Retention},
 };
@@ -184,6 +184,26 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "INFOTAINER_CONNECTION_RATE_BYTES", value_name = "SIZE", value_parser = values::size)]
     connection_rate_bytes: Option<u64>,
 
+    /// Messages a second from all connections of an identity [default: no limit]
+    #[arg(long, env = "INFOTAINER_IDENTITY_RATE_MESSAGES", value_name = "COUNT", value_parser = values::count)]
+    identity_rate_messages: Option<u64>,
+
+    /// Bytes of messages a second from all connections of an identity, 1KiB to 1GiB [default: no limit]
+    #[arg(long, env = "INFOTAINER_IDENTITY_RATE_BYTES", value_name = "SIZE", value_parser = values::size)]
+    identity_rate_bytes: Option<u64>,
+
+    /// Connections of an identity at once [default: no limit]
+    #[arg(long, env = "INFOTAINER_IDENTITY_MAX_CONNECTIONS", value_name = "COUNT", value_parser = values::count)]
+    identity_max_connections: Option<u64>,
+
+    /// Subscriptions that an identity made [default: no limit]
+    #[arg(long, env = "INFOTAINER_IDENTITY_MAX_SUBSCRIPTIONS", value_name = "COUNT", value_parser = values::count)]
+    identity_max_subscriptions: Option<u64>,
+
+    /// Payload that the subscriptions of an identity keep together, 1KiB or more [default: no limit]
+    #[arg(long, env = "INFOTAINER_IDENTITY_MAX_LOG_BYTES", value_name = "SIZE", value_parser = values::size)]
+    identity_max_log_bytes: Option<u64>,
+
     /// Threads that serve connections, 1 to 64 [default: one for each core]
     #[arg(long, env = "INFOTAINER_WORKERS", value_name = "COUNT", value_parser = values::small_count)]
     workers: Option<usize>,
@@ -233,6 +253,15 @@ impl ServeArgs {
                 connection_rate: Rate {
                     messages: self.connection_rate_messages,
                     bytes: self.connection_rate_bytes,
+                },
+                identity: IdentityLimits {
+                    rate: Rate {
+                        messages: self.identity_rate_messages,
+                        bytes: self.identity_rate_bytes,
+                    },
+                    max_connections: self.identity_max_connections,
+                    max_subscriptions: self.identity_max_subscriptions,
+                    max_log_bytes: self.identity_max_log_bytes,
                 },
             },
             workers: self.workers.unwrap_or(defaults.workers),
@@ -508,6 +537,11 @@ mod tests {
             "--max-connections-per-address=19",
             "--connection-rate-messages=20",
             "--connection-rate-bytes=21KiB",
+            "--identity-rate-messages=22",
+            "--identity-rate-bytes=23KiB",
+            "--identity-max-connections=24",
+            "--identity-max-subscriptions=25",
+            "--identity-max-log-bytes=26KiB",
             "--workers=17",
             "--jwt-secret=0123456789abcdef0123456789abcdef",
             "--jwt-public-key-file=public.pem",
@@ -551,6 +585,15 @@ mod tests {
                 connection_rate: Rate {
                     messages: Some(20),
                     bytes: Some(21 << 10),
+                },
+                identity: IdentityLimits {
+                    rate: Rate {
+                        messages: Some(22),
+                        bytes: Some(23 << 10),
+                    },
+                    max_connections: Some(24),
+                    max_subscriptions: Some(25),
+                    max_log_bytes: Some(26 << 10),
                 },
             },
             workers: 17,

@@ -16,7 +16,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::addresses::{AddressShare, Addresses};
+use super::{
+    Identities, Meter,
+    addresses::{AddressShare, Addresses},
+};
 
 /// Bytes that may be under way; see [`budget_cost`](super::budget_cost). Two journals' worth: more would only wait.
 const BUDGET: u64 = 64 << 20;
@@ -27,6 +30,7 @@ pub(crate) struct Gate {
     max_connections: usize,
     /// `None` while any address may have any number.
     addresses: Option<Arc<Addresses>>,
+    identities: Option<Identities>,
     connections: AtomicUsize,
     json_connections: AtomicUsize,
     under_way: AtomicU64,
@@ -58,6 +62,7 @@ impl Gate {
     pub(crate) fn new(max_connections: usize, per_address: Option<u64>) -> Self {
         Self {
             max_connections,
+            identities: None,
             addresses: per_address.map(|most| Arc::new(Addresses::new(most))),
             connections: AtomicUsize::new(0),
             json_connections: AtomicUsize::new(0),
@@ -65,6 +70,19 @@ impl Gate {
             waiting: Mutex::new(Vec::new()),
             is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with the rates of identities.
+    pub(crate) fn with_identities(self, identities: Identities) -> Self {
+        Self {
+            identities: Some(identities),
+            ..self
+        }
+    }
+
+    /// The meter of the identity `name`, if it has one.
+    pub(crate) fn meter(&self, name: &Arc<str>) -> Option<Arc<Meter>> {
+        self.identities.as_ref()?.meter(name)
     }
 
     /// Counts a connection of `peer` that was accepted.

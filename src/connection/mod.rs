@@ -19,6 +19,7 @@ mod credit;
 mod frames;
 mod gate;
 mod heartbeat;
+mod identities;
 mod meter;
 mod outbox;
 mod serving;
@@ -26,12 +27,13 @@ mod socket;
 mod subscriber;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
     mem,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -43,6 +45,7 @@ pub(crate) use credit::{Credit, budget_cost};
 pub(crate) use frames::{FrameError, FrameReader, Received};
 pub(crate) use gate::{Gate, Overfull, Permit};
 pub(crate) use heartbeat::{Heartbeat, HeartbeatLimits, Observed, Verdict};
+pub(crate) use identities::Identities;
 pub(crate) use meter::{Meter, retry_after};
 pub(crate) use outbox::{Credited, Outbox};
 pub(crate) use serving::kept_position;
@@ -131,6 +134,8 @@ pub(crate) struct Connection {
     credit: Credit,
     /// `None` while it may send as much as it can.
     meter: Option<Box<Meter>>,
+    /// That of its identity, which others share.
+    identity_meter: OnceCell<Arc<Meter>>,
     heartbeat: Cell<Heartbeat>,
     has_heard: Cell<bool>,
     is_held_back: Cell<bool>,
@@ -183,6 +188,7 @@ impl Connection {
             is_blocked: Cell::new(false),
             credit,
             meter: None,
+            identity_meter: OnceCell::new(),
             heartbeat: Cell::new(Heartbeat::new(now)),
             has_heard: Cell::new(false),
             // Until `Welcome`, the server reads nothing.
@@ -290,10 +296,19 @@ impl Connection {
     /// # Errors
     /// If it is over a rate: the time after which it would not be.
     pub(crate) fn count(&self, bytes: usize) -> Result<(), Duration> {
-        match &self.meter {
+        if let Some(meter) = &self.meter {
+            meter.take(bytes)?;
+        }
+        match self.identity_meter.get() {
             None => Ok(()),
             Some(meter) => meter.take(bytes),
         }
+    }
+
+    /// All connections of its identity together may send no more than `meter` allows.
+    pub(crate) fn share_meter(&self, meter: Arc<Meter>) {
+        // An identity does not change.
+        let _ = self.identity_meter.set(meter);
     }
 
     /// The session takes nothing more from this client, which is about to be closed.

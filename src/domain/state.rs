@@ -29,6 +29,9 @@ pub struct SubscriptionState {
     pub kind: Kind,
     pub epoch: Epoch,
     pub created: Timestamp,
+    /// The identity that made it, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Box<str>>,
     pub settings: Settings,
 }
 

@@ -1,6 +1,6 @@
 //! One subscription: where its log begins and ends, who subscribes, and where a subscriber's delivery begins.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Cut, Defaults, LogExtent, LogNumber, LogSource, MemoryLog, Serving, Settings, Staging, Start,
@@ -24,6 +24,8 @@ pub struct Subscription {
     pub epoch: Epoch,
     /// When this life began.
     pub created: Timestamp,
+    /// The identity that made it, whose quotas it counts for.
+    pub owner: Option<Arc<str>>,
     /// What was set.
     pub settings: Settings,
     /// The oldest kept; one behind the newest while nothing is.
@@ -60,6 +62,7 @@ impl Subscription {
             kind,
             epoch,
             created,
+            owner,
             settings,
         } = state;
         Self {
@@ -68,6 +71,7 @@ impl Subscription {
             kind,
             epoch,
             created,
+            owner: owner.map(Arc::from),
             first: Sequence(1),
             last: Sequence::ZERO,
             bytes: 0,
@@ -98,6 +102,7 @@ impl Subscription {
             kind: self.kind,
             epoch: self.epoch,
             created: self.created,
+            owner: self.owner.as_deref().map(Into::into),
             settings: self.settings.clone(),
         }
     }

@@ -131,6 +131,7 @@ fn limits() -> BrokerLimits {
         session_expiry: 24 * 3600 * 1000,
         outbox_size: 1 << 20,
         memory_log: 1 << 20,
+        quotas: Default::default(),
         limits: Limits {
             max_message_size: LARGEST as u64,
             max_subscriptions: 20,

@@ -175,7 +175,7 @@ impl Refusal {
             Self::Subprotocol => Refused::Subprotocol,
             Self::Origin => Refused::Origin,
             Self::Unauthorized => Refused::NotAuthorized,
-            Self::Full => Refused::Full,
+            Self::Full | Self::Crowded => Refused::Full,
         }
     }
 

@@ -40,7 +40,7 @@ use crate::{
     },
     certificates::Certificates,
     config::Config,
-    connection::{Gate, Socket, tune_accepted},
+    connection::{Gate, Identities, Socket, tune_accepted},
     metrics::Metrics,
 };
 pub(crate) use status::{Otherwise, Readers, serve as serve_status};
@@ -87,10 +87,12 @@ pub(crate) fn serve<C: Conversation>(
         metrics,
     } = backend;
     let config = Arc::clone(config);
-    let gate = Arc::new(Gate::new(
+    let identities = Identities::new(config.limits.identity.rate, config.max_message_size);
+    let gate = Gate::new(
         config.max_connections,
         config.limits.max_connections_per_address,
-    ));
+    );
+    let gate = Arc::new(gate.with_identities(identities));
     metrics.accepts(Arc::clone(&gate));
     let readers = Readers::beside(config.metrics_listen);
     let next_worker = Arc::new(AtomicUsize::new(0));

@@ -142,6 +142,31 @@ fn a_bad_variable_ends_the_start_with_2_its_name_what_it_got_and_what_it_wants()
             "1023 bytes",
             "from 1KiB to 1GiB",
         ),
+        (
+            "INFOTAINER_IDENTITY_RATE_MESSAGES",
+            "0",
+            "0",
+            "from 1 to 1000000",
+        ),
+        (
+            "INFOTAINER_IDENTITY_RATE_BYTES",
+            "2GiB",
+            "2GiB",
+            "from 1KiB to 1GiB",
+        ),
+        (
+            "INFOTAINER_IDENTITY_MAX_CONNECTIONS",
+            "0",
+            "0",
+            "from 1 to 1000000",
+        ),
+        (
+            "INFOTAINER_IDENTITY_MAX_SUBSCRIPTIONS",
+            "-1",
+            r#""-1""#,
+            "a whole number",
+        ),
+        ("INFOTAINER_IDENTITY_MAX_LOG_BYTES", "1B", r#""1B""#, size),
         ("INFOTAINER_WORKERS", "65", "65", "from 1 to 64"),
         (
             "INFOTAINER_LOG",

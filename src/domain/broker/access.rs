@@ -104,6 +104,11 @@ impl Access {
         granted.has_any(wanted)
     }
 
+    /// Who it is.
+    pub(super) fn name(&self) -> Option<&Arc<str>> {
+        self.principal.name.as_ref()
+    }
+
     fn authenticated(&self) -> Authenticated {
         Authenticated {
             name: self.principal.name.as_deref().map(Into::into),
@@ -405,6 +410,7 @@ impl Broker {
         principal: &Principal,
         now: Timestamp,
     ) {
+        self.note_connection(principal.name.as_ref());
         let access = Access::of(principal, now);
         let due = access.as_ref().and_then(|access| access.due);
         self.connections
@@ -415,8 +421,11 @@ impl Broker {
     /// `connection` speaks for no session any more. Returns for which it did.
     pub(super) fn dismiss(&mut self, connection: ConnectionId) -> Option<SessionId> {
         let speaker = self.connections.remove(&connection)?;
-        if let Some(due) = speaker.access.and_then(|access| access.due) {
-            self.deadlines.remove(&(due, connection));
+        if let Some(access) = speaker.access {
+            if let Some(due) = access.due {
+                self.deadlines.remove(&(due, connection));
+            }
+            self.forget_connection(access.name());
         }
         Some(speaker.session)
     }

@@ -1,5 +1,7 @@
 //! Making, changing, showing and deleting subscriptions.
 
+use std::sync::Arc;
+
 use super::{
     super::{
         Effect, LogNumber, LogSource, Record, ReplyTo, Serving, Settings, Subscription,
@@ -48,9 +50,14 @@ impl Broker {
                 self.take_name(&command.subscription);
             }
             None => {
-                let (settings, kind) =
-                    self.may_make(command.kind, &command.settings, &command.subscription)?;
-                self.make(&command.subscription, kind, settings, now);
+                let owner = self.maker(to.connection);
+                let (settings, kind) = self.may_make(
+                    command.kind,
+                    &command.settings,
+                    &command.subscription,
+                    owner.as_ref(),
+                )?;
+                self.make(&command.subscription, kind, settings, owner, now);
             }
         }
         self.answer_meta(to, id);
@@ -173,6 +180,7 @@ impl Broker {
         kind: Option<Kind>,
         patch: &SettingsPatch,
         reference: &SubscriptionReference,
+        owner: Option<&Arc<str>>,
     ) -> Result<(Settings, Kind), ServerError> {
         let kind = kind.unwrap_or(Kind::Broadcast);
         let settings = Settings::made(patch, kind, reference.name.clone(), &self.limits.defaults)
@@ -190,6 +198,7 @@ impl Broker {
                 ServerError::new(ErrorCode::LimitReached, message).for_subscription(reference.id)
             );
         }
+        self.may_own(owner, reference.id)?;
         Ok((settings, kind))
     }
 
@@ -198,6 +207,7 @@ impl Broker {
         reference: &SubscriptionReference,
         kind: Kind,
         settings: Settings,
+        owner: Option<Arc<str>>,
         now: Timestamp,
     ) {
         let log = LogNumber(self.next_log);
@@ -207,6 +217,7 @@ impl Broker {
             kind,
             epoch: Epoch::random(),
             created: now,
+            owner: owner.as_deref().map(Into::into),
             settings,
         };
         self.building
@@ -215,6 +226,7 @@ impl Broker {
             self.building.record(Record::CreateLog(log));
         }
         let mut subscription = Subscription::new(reference.id, state);
+        subscription.owner = owner;
         subscription.staging.wait_for_sync(&self.building);
         if kind == Kind::Queue {
             let rules = self.limits.rules(&subscription.settings);

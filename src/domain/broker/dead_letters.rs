@@ -25,6 +25,7 @@ impl Broker {
             return Err(leads_back(id));
         }
         let durability = source.settings.durability;
+        let owner = source.owner.clone();
         let dead_letter = DeadLetter {
             subscription_id: id,
             epoch: source.epoch,
@@ -49,9 +50,10 @@ impl Broker {
                     durability: Patch::Value(durability),
                     ..SettingsPatch::default()
                 };
-                let (settings, kind) = self.may_make(None, &patch, &target)?;
+                // It belongs to whoever made the Queue, and its bytes are counted, but never refused: they were let in once.
+                let (settings, kind) = self.may_make(None, &patch, &target, None)?;
                 self.check_size(target.id, &settings, size)?;
-                self.make(&target, kind, settings, self.now);
+                self.make(&target, kind, settings, owner, self.now);
             }
         }
         self.check_queue_room(target.id, size)?;

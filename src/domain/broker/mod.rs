@@ -24,6 +24,7 @@ mod figures;
 mod logs;
 mod publishing;
 mod queues;
+mod quotas;
 mod restore;
 mod retention;
 mod sessions;
@@ -35,6 +36,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 pub use figures::{Figures, Tally};
 pub use queues::QueueLoad;
+pub use quotas::Quotas;
 pub use restore::Restored as RestoredState;
 pub use retention::{RetentionCheck, RetentionCut};
 
@@ -68,6 +70,8 @@ pub struct BrokerLimits {
     pub outbox_size: u64,
     /// Bytes of frames that a Memory subscription without limits keeps.
     pub memory_log: u64,
+    /// Of each identity.
+    pub quotas: Quotas,
     /// For `Welcome`; `max_subscriptions` of it is held to.
     pub limits: Limits,
 }
@@ -112,6 +116,8 @@ pub struct Broker {
     deadlines: BTreeSet<(Timestamp, ConnectionId)>,
     /// Connections that were taken over and have not told their cursors yet, and whose they are.
     fenced: Map<ConnectionId, SessionId>,
+    /// What each identity has, where that is limited.
+    holdings: Map<std::sync::Arc<str>, quotas::Holdings>,
     durable_sessions: usize,
     /// Ids that clients supplied, not committed yet, with the batch that they are in.
     uncommitted: Map<(LogNumber, PublicationId), Sequence>,
@@ -302,17 +308,17 @@ impl Broker {
             self.retained.insert(id);
         }
         self.figures.add(&subscription);
+        self.note_subscription(&subscription);
         self.subscriptions.insert(id, Box::new(subscription));
     }
 
     fn remove(&mut self, id: SubscriptionId) -> Option<Box<Subscription>> {
         self.order.remove(&id);
         self.retained.remove(&id);
-        let removed = self.subscriptions.remove(&id);
-        if let Some(removed) = &removed {
-            self.figures.subtract(removed);
-        }
-        removed
+        let removed = self.subscriptions.remove(&id)?;
+        self.figures.subtract(&removed);
+        self.forget_subscription(&removed);
+        Some(removed)
     }
 
     /// Writes down a change of state that no subscription's stream depends on.

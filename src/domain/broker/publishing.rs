@@ -64,18 +64,22 @@ impl Broker {
                 if subscription.kind == Kind::Queue {
                     self.check_queue_room(id, size)?;
                 }
+                self.check_quota(id, size)?;
                 if takes_name {
                     self.take_name(&command.subscription);
                 }
             }
             None => {
+                let owner = self.maker(to.connection);
                 let (settings, kind) = self.may_make(
                     command.kind,
                     &SettingsPatch::default(),
                     &command.subscription,
+                    owner.as_ref(),
                 )?;
                 self.check_size(id, &settings, size)?;
-                self.make(&command.subscription, kind, settings, now);
+                self.check_quota_of(owner.clone(), id, size)?;
+                self.make(&command.subscription, kind, settings, owner, now);
             }
         }
         let append = Append {
@@ -262,6 +266,7 @@ impl Broker {
             }
             self.note(id);
         }
+        self.use_quota(id, data.len() as u64);
         if supplied.is_some() && is_written {
             self.uncommitted.insert((log, publication_id), sequence);
             self.uncommitted_order

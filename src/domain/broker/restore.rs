@@ -50,6 +50,7 @@ impl Broker {
             connections: Default::default(),
             deadlines: Default::default(),
             fenced: Default::default(),
+            holdings: Default::default(),
             durable_sessions: 0,
             uncommitted: Default::default(),
             uncommitted_order: Default::default(),

@@ -56,6 +56,10 @@ impl Broker {
             }
             Opening::Full | Opening::Granted => {}
         }
+        if self.is_crowded(principal, id) {
+            self.refuse(connection, FULL, "too many connections of this identity");
+            return None;
+        }
         self.admit(connection, id, principal, now);
         let mut is_new = false;
         let session = self.sessions.entry(id).or_insert_with(|| {

@@ -28,6 +28,7 @@ impl Broker {
             .expect("invariant: a connection speaks for a session");
         let durable = session.durable;
         let held = session.held(id).copied();
+        let owner = self.maker(to.connection);
         match self.subscriptions.get(&id) {
             Some(subscription) => check_kind(subscription, command.kind)?,
             None => {
@@ -35,6 +36,7 @@ impl Broker {
                     command.kind,
                     &SettingsPatch::default(),
                     &command.subscription,
+                    owner.as_ref(),
                 )?
             }
         }
@@ -55,8 +57,9 @@ impl Broker {
                 command.kind,
                 &SettingsPatch::default(),
                 &command.subscription,
+                owner.as_ref(),
             )?;
-            self.make(&command.subscription, kind, settings, now);
+            self.make(&command.subscription, kind, settings, owner, now);
         }
         if durable {
             // In the same batch: what is there again after a crash is there with its owner.

@@ -2,6 +2,7 @@
 
 mod full;
 mod queues;
+mod quotas;
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
@@ -73,6 +74,7 @@ fn limits() -> BrokerLimits {
         session_expiry: 1000,
         outbox_size: 1 << 20,
         memory_log: 64 << 20,
+        quotas: Default::default(),
         limits: Limits {
             max_message_size: 1 << 18,
             max_subscriptions: 3,
@@ -279,7 +281,7 @@ impl Bench {
             unclean_boot: false,
         };
         let known = Box::new(KnownToDisk(Rc::clone(&self.disk)));
-        let broker = Broker::new(limits(), restored, known, self.now);
+        let broker = Broker::new(self.broker.limits, restored, known, self.now);
         Self {
             broker,
             disk: self.disk,
