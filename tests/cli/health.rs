@@ -16,7 +16,7 @@ fn a_server_that_is_in_order_is_healthy() {
         .trim_end_matches("/ws");
     let output = infotainer(&["health"], &[("INFOTAINER_LISTEN", listen)]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert_eq!(printed(&output), "ok\n");
+    assert!(printed(&output).starts_with("ok\n"));
 }
 
 #[test]
