@@ -2,7 +2,7 @@
 
 use crate::{infotainer, printed, sentence};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "serve",
     "pub",
     "sub",
@@ -14,6 +14,8 @@ const COMMANDS: [&str; 18] = [
     "delete",
     "redrive",
     "bench",
+    "token",
+    "key",
     "verify",
     "backup",
     "restore",

@@ -171,7 +171,7 @@ fn a_secret_is_shown_neither_by_help_nor_by_what_is_wrong_with_it() {
         (&["serve", "--help"][..], 0),
         (&["token", "create", "--help"], 0),
         (&["config"], 0),
-        (&["serve"], 1),
+        (&["serve"], 2),
         (&["token", "create", "alice"], 2),
         (&["config", "--check"], 2),
         (&["pub", "--help"], 0),
