@@ -29,7 +29,7 @@ impl Wire {
     async fn open(process: &Process) -> Self {
         let mut socket = TcpStream::connect(process.address()).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        let upgrade = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        let upgrade = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         socket.write_all(upgrade.as_bytes()).await.unwrap();
         let mut head = Vec::new();

@@ -3,7 +3,10 @@
 //! Owns which algorithm goes with which key: one, fixed when the key is read (RFC 8725, section 3.1). The token's own word about that only
 //! chooses among the keys.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::{
@@ -116,14 +119,20 @@ impl TokenKeys {
             let set: JwkSet = serde_json::from_str(&text)
                 .map_err(|error| CredentialsError::bad(&what, format!("is no JWK set: {error}")))?;
             let before = keys.len();
+            let mut seen = HashSet::new();
             for jwk in &set.keys {
+                let fingerprint = fingerprint(&serde_json::to_vec(jwk).unwrap_or_default());
+                if !seen.insert(fingerprint) {
+                    // The same twice, of which only one could be revoked.
+                    continue;
+                }
                 if let Some((algorithm, key)) = key_of(jwk) {
                     keys.push(TokenKey {
                         id: jwk.common.key_id.clone(),
                         algorithm,
                         key,
                         validation: validation(algorithm),
-                        fingerprint: fingerprint(&serde_json::to_vec(jwk).unwrap_or_default()),
+                        fingerprint,
                         standing: Standing::default(),
                     });
                 } else {

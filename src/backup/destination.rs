@@ -35,7 +35,7 @@ impl Destination {
             return Err(BackupError::Exists(path.to_owned()));
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
+        name.push(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
         let partial = path.with_file_name(name);
         let doing = || format!("making {}", partial.display());
         let mut options = fs::File::options();

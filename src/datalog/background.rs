@@ -24,7 +24,6 @@ use super::{
     catalogue::{Catalogue, CatalogueError, Meta, SegmentEntry},
     index::Index,
     journal::JournalFile,
-    pace::Pace,
     segment::{SegmentError, SegmentId},
     state_log::{RewriteError, StateLog},
     store::{self, Store},
@@ -194,9 +193,9 @@ impl Worker {
     }
 
     fn make(&mut self) -> Result<(), Trouble> {
-        // First what the next start needs: room that was given up for something else would become a journal otherwise.
-        let is_urgent = || self.backlog.is_pressed();
-        self.store.keep_reserve(&Pace::new(&is_urgent))?;
+        if self.store.wants_reserve_first() {
+            self.store.keep_reserve()?;
+        }
         let file = self.backlog.make()?;
         if let Err(file) = self.backlog.put(file) {
             file.remove()?;

@@ -33,7 +33,6 @@ use super::{
     Space,
     backup::FreezeRequest,
     journal::{JournalFile, Unsealed},
-    pace::Pace,
     segment::RunDescriptor,
     store::{RunNote, is_disk_full},
 };
@@ -248,8 +247,7 @@ impl Backlog {
             let full = state.full.is_some();
             if needed > self.journal_size && (full || self.may_rotate(&state)) {
                 drop(state);
-                let made =
-                    JournalFile::create(&self.dir, self.next_number(), needed, &Pace::hurried());
+                let made = JournalFile::create(&self.dir, self.next_number(), needed);
                 return made.map_err(|error| format!("making a journal: {error}").into());
             }
             if full || self.may_rotate(&state) {
@@ -425,9 +423,8 @@ impl Backlog {
     /// Makes a journal file of the usual size.
     pub(crate) fn make(&self) -> io::Result<JournalFile> {
         self.ask_for_room(self.journal_size)?;
-        let is_urgent = || self.is_pressed();
-        let pace = Pace::new(&is_urgent);
-        JournalFile::create(&self.dir, self.next_number(), self.journal_size, &pace)
+        // Without rests: half a journal that finds no room for the other half is room that nobody has meanwhile.
+        JournalFile::create(&self.dir, self.next_number(), self.journal_size)
     }
 
     /// Makes the journal that a start goes on in. On a full disk, those that wait to be sealed give up what they don't use,
@@ -448,12 +445,16 @@ impl Backlog {
             &self.dir,
             self.next_number(),
             self.journal_size / LEAST_SHARE,
-            &Pace::hurried(),
         )
     }
 
     fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Room was given up for the oldest unsealed journal: it is sealed before anything is made of that.
+    pub(crate) fn seal_next(&self) {
+        self.state.lock().made_last = true;
     }
 
     /// The oldest unsealed journal is sealed.
@@ -538,7 +539,7 @@ impl Backlog {
             return true;
         }
         let is_over = state.stopping || state.failed.is_some();
-        let is_short = state.spares.is_empty() && state.left < self.journal_size / 2;
+        let is_short = state.spares.is_empty() && state.left < self.journal_size / 4 * 3;
         is_over || state.full.is_some() || state.unsealed.len() > 1 || is_short
     }
 

@@ -22,7 +22,6 @@ use uuid::Uuid;
 use super::{
     OpenError,
     disk::{self, File},
-    pace::Pace,
 };
 pub(crate) use notes::{Found, Lost, RunNote, Synced};
 use notes::{read_format, read_or_make_format, read_running};
@@ -247,12 +246,14 @@ impl Store {
     /// Gives the reserve up if the disk has no room for what a start writes.
     fn make_room(&self) -> io::Result<()> {
         let (probe, reserve) = (self.dir.join("probe"), self.dir.join("reserve"));
-        let tried = write_zeros(&probe, RESERVE / 8, &Pace::hurried()).map(drop);
+        // Of a start or a server that was cut short.
+        disk::remove_if_there(&self.dir.join("reserve.tmp"))?;
+        let tried = write_zeros(&probe, RESERVE / 8).map(drop);
         let _ = disk::remove(&probe); // it may not have been made
         match tried {
             Err(error) if is_disk_full(&error) => {
-                self.owes_reserve.store(true, Ordering::Relaxed);
                 if disk::exists(&reserve)? {
+                    self.owes_reserve.store(true, Ordering::Relaxed);
                     log::warn!(
                         "the disk is full: the reserve of {RESERVE} bytes is given up for this start"
                     );
@@ -275,16 +276,22 @@ impl Store {
         disk::len(&self.dir.join("reserve")).is_ok_and(|len| len >= RESERVE)
     }
 
+    /// Whether what the next start needs comes before another journal: in a new directory, since the disk may be full before there
+    /// is time for it, and where it was given up for something else, since that room would become a journal.
+    pub(crate) fn wants_reserve_first(&self) -> bool {
+        self.found.generation == 0 || self.owes_reserve.load(Ordering::Relaxed)
+    }
+
     /// Makes the reserve if it is not there. Where there never was room for it, the server does without.
     ///
     /// # Errors
     /// If it was given up and there is no room for it yet, or it can't be made for another reason.
-    pub(crate) fn keep_reserve(&self, pace: &Pace<'_>) -> io::Result<()> {
+    pub(crate) fn keep_reserve(&self) -> io::Result<()> {
         if self.has_reserve() {
             return Ok(());
         }
         let partial = self.dir.join("reserve.tmp");
-        let made = write_zeros(&partial, RESERVE, pace)
+        let made = write_zeros(&partial, RESERVE)
             .map(drop)
             .and_then(|()| disk::rename(&partial, &self.dir.join("reserve")));
         match made {
@@ -305,7 +312,10 @@ impl Store {
         let is_taken =
             len >= RESERVE && self.owes_reserve.load(Ordering::Relaxed) && !self.has_reserve();
         if is_taken {
-            disk::rename(file, &self.dir.join("reserve"))?;
+            let reserve = self.dir.join("reserve");
+            disk::rename(file, &reserve)?;
+            // More would be room for publications when it is given up.
+            File::open_to_write(&reserve)?.set_len(RESERVE)?;
             self.owes_reserve.store(false, Ordering::Relaxed);
         }
         Ok(is_taken)
@@ -313,15 +323,14 @@ impl Store {
 }
 
 /// A file of `len` zeros, synced, whose name is not yet.
-pub(crate) fn write_zeros(path: &Path, len: u64, pace: &Pace<'_>) -> io::Result<File> {
-    const STEP: usize = 256 << 10;
+pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
+    const STEP: usize = 1 << 20;
     let file = File::create(path)?;
     let zeros = vec![0; STEP.min(usize::try_from(len).unwrap_or(STEP))];
     let mut written = 0;
     while written < len {
         let end = len.min(written + zeros.len() as u64);
         file.write_all_at(&zeros[..(end - written) as usize], written)?;
-        pace.rest_after(|| file.finish_writing(written..end));
         written = end;
     }
     file.sync_all()?;

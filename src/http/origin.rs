@@ -1,6 +1,49 @@
 //! Which web pages may connect (protocol, section 1).
 
-use crate::config::AllowedOrigins;
+use std::net::IpAddr;
+
+use actix_http::header::{self, HeaderMap};
+
+use crate::config::{AllowedOrigins, Config};
+
+/// Whether the page that the headers of an HTTP request come from may speak to the server of this configuration, if they come from one.
+/// `is_open`: the server asks nobody who they are. Stricter than a handshake, for which the protocol says what counts.
+pub(super) fn may_ask(headers: &HeaderMap, config: &Config, is_open: bool) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &header::HeaderValue| value.to_str().ok())
+    };
+    let host = text(header::HOST).flatten();
+    let allowed = &config.allowed_origins;
+    match text(header::ORIGIN) {
+        Some(Some(origin)) if allowed.allows(origin) => return true,
+        Some(origin) => {
+            if !origin.is_some_and(|origin| is_allowed(origin, host, allowed)) {
+                return false;
+            }
+        }
+        // What a page loads as a picture has none; browsers say so otherwise, and other programs say nothing.
+        None if *allowed == AllowedOrigins::Any => return true,
+        None => {
+            let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+            if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+                return false;
+            }
+        }
+    }
+    // A stranger's name may be made to lead here after its page was loaded: where all that protects is that the server listens on its
+    // own machine, only names that nobody else can give it are good.
+    !is_open || config.allow_anonymous || host.is_none_or(is_unforgeable)
+}
+
+/// Whether nobody's DNS can make this name, with or without a port, lead to another machine.
+pub(super) fn is_unforgeable(host: &str) -> bool {
+    let (name, _) = split_port(host);
+    let name = name.to_ascii_lowercase();
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
+}
 
 /// Whether a page of `origin` may connect to a server that the request names `host`: pages of the server itself may, and those of
 /// `allowed`.
@@ -78,5 +121,55 @@ mod tests {
         assert!(is_allowed("https://a.com", None, &allowed));
         assert!(!is_allowed("http://a.com", Some("b.com"), &allowed));
         assert!(is_allowed("null", Some("b.com"), &AllowedOrigins::Any));
+    }
+
+    fn asks(headers: &[(&'static str, &str)], config: &Config) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = header::HeaderName::from_static(name);
+            map.append(name, header::HeaderValue::from_str(value).unwrap());
+        }
+        may_ask(&map, config, true)
+    }
+
+    #[test]
+    fn name_that_a_stranger_can_point_here_does_not_reach_a_server_that_asks_nobody() {
+        let config = Config::default();
+        let evil = ("host", "evil.com:8949");
+        let page = ("origin", "http://evil.com:8949");
+        assert!(!asks(&[evil], &config));
+        assert!(!asks(&[evil, page], &config));
+        for host in [
+            "127.0.0.1:8949",
+            "[::1]:8949",
+            "localhost:8949",
+            "a.LOCALHOST",
+        ] {
+            assert!(asks(&[("host", host)], &config), "{host}");
+        }
+        assert!(asks(&[], &config));
+        let listed = Config {
+            allowed_origins: AllowedOrigins::List(vec!["http://evil.com:8949".into()]),
+            ..Config::default()
+        };
+        assert!(asks(&[evil, page], &listed));
+        let meant = Config {
+            allow_anonymous: true,
+            ..Config::default()
+        };
+        assert!(asks(&[evil], &meant) && asks(&[evil, page], &meant));
+    }
+
+    #[test]
+    fn what_a_page_loads_without_saying_whose_it_is_does_not_reach_the_server() {
+        let config = Config::default();
+        let site = |site| asks(&[("host", "localhost"), ("sec-fetch-site", site)], &config);
+        assert!(site("same-origin") && site("none"));
+        assert!(!site("cross-site") && !site("same-site"));
+        let any = Config {
+            allowed_origins: AllowedOrigins::Any,
+            ..Config::default()
+        };
+        assert!(asks(&[("sec-fetch-site", "cross-site")], &any));
     }
 }

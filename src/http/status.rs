@@ -34,7 +34,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{
-    accepting,
+    accepting, origin,
     routes::{not_found, text},
     token::bearer,
 };
@@ -201,7 +201,9 @@ fn is_of_this_machine(request: &HttpRequest) -> bool {
     let is_proxied = OF_PROXIES
         .iter()
         .any(|name| request.headers().contains_key(*name));
-    peer.as_ref().is_some_and(IpAddr::is_loopback) && !is_proxied
+    let host = request.headers().get(header::HOST);
+    let is_named_so = host.is_none_or(|host| host.to_str().is_ok_and(origin::is_unforgeable));
+    peer.as_ref().is_some_and(IpAddr::is_loopback) && !is_proxied && is_named_so
 }
 
 /// Whether the request has a token that grants to manage every subscription.

@@ -12,6 +12,8 @@ enum Type {
     Reference,
     Uuid,
     Bytes,
+    /// Any.
+    Text,
     Bool,
     Kind,
     Durability,
@@ -36,7 +38,7 @@ type Command = (
     &'static [(&'static str, Type)],
 );
 
-const COMMANDS: [Command; 14] = [
+const COMMANDS: [Command; 15] = [
     (
         "Subscribe",
         &["subscription_id"],
@@ -137,6 +139,7 @@ const COMMANDS: [Command; 14] = [
         &[("subscription_id", Reference)],
     ),
     ("Ping", &[], &[]),
+    ("Authenticate", &["token"], &[("token", Text)]),
 ];
 
 const SETTINGS: [(&str, Type); 5] = [
@@ -207,6 +210,7 @@ fn takes(kind: Type, item: &str) -> bool {
             item,
             "no bytes" | "15 bytes" | "17 bytes" | "bytes in pieces"
         ),
+        Text => text || matches!(item, "no text" | "a text with a line feed"),
         Bool => item == "false",
         Positive => matches!(item, "1" | "65536"),
         Natural => matches!(item, "0" | "1" | "65536"),
@@ -219,6 +223,7 @@ fn good(field: &str, kind: Type) -> Vec<u8> {
     match kind {
         Reference => encode(&"wrong".cbor()),
         Bytes => encode(&b"x".cbor()),
+        Text => encode(&"x".cbor()),
         Ids => vec![0x80],
         Settings => vec![0xa0],
         _ => panic!("{field} is not needed by any command"),

@@ -55,10 +55,9 @@ async fn the_same_idempotency_key_is_answered_with_the_first_sequence_after_a_re
         drop(http);
         server.restart().await;
         let mut http = Http::connect(server.address()).await;
-        let again = http
-            .ask("POST", LOG, &headers, br#"{"data": "b"}"#)
-            .await
-            .json(200);
+        // `null` is absence.
+        let body = br#"{"data": "b", "publication_id": null}"#;
+        let again = http.ask("POST", LOG, &headers, body).await.json(200);
         assert_eq!(again["duplicate"], true);
         assert_eq!(again["sequence"], first["sequence"]);
         assert_eq!(again["publication_id"], first["publication_id"]);

@@ -6,6 +6,7 @@ use super::{Trouble, Worker};
 use crate::datalog::{
     LogNumber, Record,
     catalogue::{CatalogueBatch, Meta, SegmentEntry},
+    disk,
     journal::{
         JournalFile, READ_SIZE, Unsealed,
         format::{ALIGNMENT, Batch},
@@ -43,10 +44,19 @@ impl Worker {
             .segment
             .as_ref()
             .map_or(0, |segment| segment.runs.len());
+        let written = sealed.segment.as_ref().map(|segment| segment.header.id);
         let noted = self.note(generation, sealed, was_damaged);
         if let Err(Trouble::Full) = noted {
-            // What is left to do takes little, and frees a journal.
-            self.store.give_reserve_up();
+            // It is written again, and there is no room for both; but once the state log tells of it, it is needed.
+            if let Some(id) = written
+                && self.holdings.state_log.generation() < generation
+            {
+                disk::remove_if_there(&id.path(&segments))?;
+            }
+            // What is left to do takes little, and frees a journal: it comes before all that would use up this room.
+            if self.store.give_reserve_up() {
+                self.backlog.seal_next();
+            }
         }
         let file = noted?;
         if let Some(first) = journal.spans.first().filter(|span| span.start > 0) {

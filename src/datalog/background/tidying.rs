@@ -108,9 +108,7 @@ impl Worker {
 
     /// Does what has time.
     pub(super) fn tidy(&mut self) -> Result<(), Trouble> {
-        if let Err(error) = self
-            .store
-            .keep_reserve(&Pace::new(&|| self.backlog.is_pressed()))
+        if let Err(error) = self.store.keep_reserve()
             && !store::is_disk_full(&error)
         {
             return Err(error.into());

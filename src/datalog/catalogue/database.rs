@@ -12,7 +12,6 @@ use parking_lot::RwLock;
 use super::CatalogueError;
 use super::guard::guarded;
 use crate::datalog::disk::{self, File};
-use crate::datalog::pace::Pace;
 use crate::datalog::store::{is_disk_full, write_zeros};
 
 /// Unfinished openings after which the directory is held to be what ends the process (sled may ask for more memory than
@@ -188,7 +187,7 @@ fn close(db: sled::Db) -> Result<(), CatalogueError> {
 /// Fails if the disk is full.
 fn try_room(dir: &Path) -> io::Result<()> {
     let path = dir.with_extension("room");
-    let tried = write_zeros(&path, OPENING_ROOM, &Pace::hurried()).map(drop);
+    let tried = write_zeros(&path, OPENING_ROOM).map(drop);
     disk::remove_if_there(&path)?;
     tried
 }

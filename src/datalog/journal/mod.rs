@@ -50,15 +50,10 @@ pub(crate) struct JournalFile {
 
 impl JournalFile {
     /// Makes the file with this number, synced.
-    pub(crate) fn create(
-        dir: &Path,
-        number: u64,
-        capacity: u64,
-        pace: &Pace<'_>,
-    ) -> io::Result<Self> {
+    pub(crate) fn create(dir: &Path, number: u64, capacity: u64) -> io::Result<Self> {
         let path = dir.join(format!("{number}.journal"));
         let partial = dir.join(format!("{number}.tmp"));
-        let made = store::write_zeros(&partial, capacity, pace).and_then(|file| {
+        let made = store::write_zeros(&partial, capacity).and_then(|file| {
             disk::rename(&partial, &path)?;
             disk::sync_dir(dir)?;
             Ok(file)

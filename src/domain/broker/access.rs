@@ -252,6 +252,22 @@ impl Broker {
     }
 }
 
+/// Why what was judged good is good no more: the code with which its connection is closed, and the reason.
+fn fallen(principal: &Principal) -> Option<(u16, &'static str)> {
+    match principal.standing.stands() {
+        Stands::AsItWas => None,
+        Stands::Changed => Some((CREDENTIALS_CHANGED, "the credentials were changed")),
+        Stands::Revoked => Some((NOT_AUTHORIZED, "the credentials were revoked")),
+    }
+}
+
+/// The same at a time at which it may have ended by itself: between the judgement and its use much may come.
+pub(super) fn fallen_by(principal: &Principal, now: Timestamp) -> Option<(u16, &'static str)> {
+    let is_over = principal.expires.is_some_and(|expires| expires <= now);
+    let ended = || is_over.then_some((NOT_AUTHORIZED, "the token ended"));
+    fallen(principal).or_else(ended)
+}
+
 /// Tokens.
 impl Broker {
     /// A connection gave a token, which was judged: a good one takes the place of the one before.
@@ -276,6 +292,9 @@ impl Broker {
             return self.drop_command(to);
         }
         let judged = judged.and_then(|principal| {
+            if let Some((_, reason)) = fallen_by(&principal, now) {
+                return Err(ServerError::new(ErrorCode::NotAuthorized, reason));
+            }
             if principal.name == access.principal.name {
                 return Ok(principal);
             }
@@ -302,11 +321,12 @@ impl Broker {
     /// The command with which a connection began is answered, behind its `Welcome`.
     pub fn answer_beginning(&mut self, to: ReplyTo) {
         let Some(speaker) = self.connections.get_mut(&to.connection) else {
-            return;
+            return self.drop_command(to);
         };
         let session = speaker.session;
-        if let Some(access) = &mut speaker.access {
-            access.reply = Some(to);
+        match &mut speaker.access {
+            Some(access) => access.reply = Some(to),
+            None => return self.drop_command(to),
         }
         if self.sessions.get(&session).is_some_and(|one| one.welcomed) {
             self.answer_behind_welcome(to.connection);
@@ -368,10 +388,8 @@ impl Broker {
             let Some(access) = speaker.access.as_mut().filter(|access| !access.is_over) else {
                 continue;
             };
-            let (code, reason) = match access.principal.standing.stands() {
-                Stands::AsItWas => continue,
-                Stands::Changed => (CREDENTIALS_CHANGED, "the credentials were changed"),
-                Stands::Revoked => (NOT_AUTHORIZED, "the credentials were revoked"),
+            let Some((code, reason)) = fallen(&access.principal) else {
+                continue;
             };
             access.is_over = true;
             let close = Effect::Close(*connection, code, reason);
@@ -421,7 +439,11 @@ impl Broker {
     /// `connection` speaks for no session any more. Returns for which it did.
     pub(super) fn dismiss(&mut self, connection: ConnectionId) -> Option<SessionId> {
         let speaker = self.connections.remove(&connection)?;
-        if let Some(access) = speaker.access {
+        if let Some(mut access) = speaker.access {
+            // Its `Welcome` never came.
+            if let Some(to) = access.reply.take() {
+                self.drop_command(to);
+            }
             if let Some(due) = access.due {
                 self.deadlines.remove(&(due, connection));
             }

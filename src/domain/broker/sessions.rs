@@ -3,6 +3,7 @@
 use super::{
     super::{Handed, Held, Identity, Opening, Principal, Restored, Session, WelcomeEffect, state},
     Broker,
+    access::fallen_by,
     subscribing::PREFETCH,
 };
 use crate::{
@@ -44,6 +45,10 @@ impl Broker {
             Identity::Transient => (SessionId::random(), false),
             Identity::Durable(id) => (id, true),
         };
+        if let Some((code, reason)) = fallen_by(principal, now) {
+            self.refuse(connection, code, reason);
+            return None;
+        }
         match self.may_connect(identity, principal) {
             Opening::Foreign => {
                 self.refuse_foreign(connection);

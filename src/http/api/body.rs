@@ -20,7 +20,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{negotiate::Format, problem::Problem};
-use crate::protocol::codec::{Pairs, encode_bytes, encode_value};
+use crate::protocol::{
+    codec::{Pairs, encode_bytes},
+    json,
+};
 
 /// How long a body may take to come. Longer than any of the permitted size takes that somebody means to send.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -213,11 +216,11 @@ fn field<T: DeserializeOwned>(key: &str, value: &RawValue, wanted: &str) -> Resu
         .map_err(|_| Problem::invalid(format!("`{key}` has to be {wanted}")))
 }
 
-/// A value as CBOR. A UUID stays the text that it is, which a command takes for one.
+/// A value as CBOR, by the bounded reader that messages in JSON have: serde_json's own value, with raw ones about, reads a text inside of
+/// a text, and so without a limit to how deep. A UUID stays the text that it is, which a command takes for one.
 fn cbor(value: &RawValue) -> Result<Vec<u8>, Problem> {
-    let value: serde_json::Value = serde_json::from_str(value.get())
-        .map_err(|error| Problem::malformed(format!("the body is no object of JSON: {error}")))?;
-    Ok(encode_value(&value))
+    json::to_cbor(value.get())
+        .map_err(|error| Problem::malformed(format!("the body is no object of JSON: {error}")))
 }
 
 #[cfg(test)]
@@ -302,5 +305,18 @@ mod tests {
         ] {
             assert!(many(body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn text_inside_of_a_text_is_read_no_deeper_than_any_other() {
+        let mut nested = "1".to_owned();
+        for _ in 0..280 {
+            let text = nested.replace('\\', "\\u005c").replace('"', "\\u0022");
+            let (open, close) = ("[".repeat(120), "]".repeat(120));
+            nested = format!(r#"{open}{{"$serde_json::private::RawValue":"{text}"}}{close}"#);
+        }
+        assert!(submitted(&format!(r#"{{"data":"x","x":{nested}}}"#)).is_err());
+        let one = r#"{"data":"x","x":{"$serde_json::private::RawValue":"[[1]]"}}"#;
+        assert!(submitted(one).is_ok());
     }
 }

@@ -80,7 +80,8 @@ pub(super) async fn subscribe(
         ask(&mut link, ClientCommand::GetSubscription(subscription)).await?;
         return Ok(stream_head().finish());
     }
-    if beginning.is_resumed {
+    // To whoever may only subscribe, all is absent that is asked for otherwise.
+    if beginning.is_resumed && link.may_look_at(&subscription) {
         let asked = ask(
             &mut link,
             ClientCommand::GetSubscription(subscription.clone()),

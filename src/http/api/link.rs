@@ -31,9 +31,9 @@ use crate::{
         worker::Worker,
     },
     connection::{Permit, Socket},
-    domain::{Identity, Principal},
+    domain::{Identity, Permission, Principal},
     protocol::{
-        ErrorCode, Form, RequestId, ServerError, ServerResponse,
+        ErrorCode, Form, RequestId, ServerError, ServerResponse, SubscriptionReference,
         codec::{Received, ServerMessage, decode_response},
         frame::{Inner, encode_inner, split_inner},
     },
@@ -56,11 +56,21 @@ impl From<Closed> for ServerError {
     fn from(Closed { code }: Closed) -> Self {
         const GOING_AWAY: u16 = 1001;
         const TOO_LARGE: u16 = 1009;
+        const FULL: u16 = 4010;
+        const CREDENTIALS_CHANGED: u16 = 4011;
         const NOT_AUTHORIZED: u16 = 4501;
         const MALFORMED: u16 = 4503;
         match code {
             Some(GOING_AWAY) | None => Self::new(ErrorCode::ShuttingDown, "the server stops"),
             Some(TOO_LARGE) => Self::new(ErrorCode::TooLarge, "the command is too long"),
+            Some(FULL) => Self::new(
+                ErrorCode::LimitReached,
+                "there are too many connections of this identity",
+            ),
+            Some(CREDENTIALS_CHANGED) => Self::new(
+                ErrorCode::ShuttingDown,
+                "the credentials were changed: ask again",
+            ),
             Some(NOT_AUTHORIZED) => Self::new(ErrorCode::NotAuthorized, "the token has run out"),
             Some(MALFORMED) => Self::new(ErrorCode::Malformed, "too much was malformed"),
             Some(code) => Self::new(ErrorCode::Internal, format!("closed with {code}")),
@@ -93,8 +103,13 @@ impl LinkPlace {
         (link.speaks_for(principal) && link.is_alive()).then_some(link)
     }
 
-    /// Keeps a link of which nothing is awaited.
-    pub(super) fn keep(&self, link: Link) {
+    /// Keeps a link of which nothing is awaited, unless much went through it: an idle connection holds no large buffers.
+    pub(super) fn keep(&self, mut link: Link) {
+        if link.input.capacity().max(link.output.capacity()) > PIPE {
+            return;
+        }
+        link.input = BytesMut::from(&link.input[..]);
+        link.output = BytesMut::from(&link.output[..]);
         self.0.replace(Some(link));
     }
 }
@@ -135,6 +150,13 @@ impl Link {
             && own.expires == principal.expires
             && (Arc::ptr_eq(&own.permissions, &principal.permissions)
                 || own.permissions == principal.permissions)
+    }
+
+    /// Whether it is told what `subscription` is, if there is one.
+    pub(super) fn may_look_at(&self, subscription: &SubscriptionReference) -> bool {
+        let permissions = &self.principal.permissions;
+        let granted = permissions.granted(subscription.id, subscription.name.as_deref());
+        granted.has_any([Permission::Read, Permission::Manage].into_iter().collect())
     }
 
     /// Whether the server has not closed it. What it said since the last answer is dropped: nobody waits for it.

@@ -124,17 +124,8 @@ pub(super) async fn serve(
 /// The origin of the page that asks, if one does.
 fn judge_origin(request: &HttpRequest, api: &Api) -> Result<Option<HeaderValue>, Problem> {
     let headers = request.headers();
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return Ok(None);
-    };
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let is_allowed = origin
-        .to_str()
-        .is_ok_and(|origin| origin::is_allowed(origin, host, &api.config.allowed_origins));
-    if is_allowed {
-        Ok(Some(origin.clone()))
+    if origin::may_ask(headers, &api.config, api.worker.authenticator.is_open()) {
+        Ok(headers.get(header::ORIGIN).cloned())
     } else {
         Err(Problem::origin())
     }

@@ -148,6 +148,7 @@ fn told(format: Format, submitted: &Submitted) -> HttpResponse {
 
 /// A submission that names no id of its own gets this one.
 fn identify(pairs: &mut Pairs, id: PublicationId) {
+    pairs.drop_null("publication_id");
     if !pairs.has("publication_id") {
         pairs.put("publication_id", encode_bytes(id.0.as_bytes()));
     }

@@ -66,6 +66,13 @@ impl Pairs {
         self.0.push((name.to_owned(), value.into()));
     }
 
+    /// Takes the pairs of this name out that are `null`, which is absence.
+    pub fn drop_null(&mut self, name: &str) {
+        const NULL: [u8; 1] = [0xf6];
+        self.0
+            .retain(|(key, value)| key != name || value[..] != NULL);
+    }
+
     /// Whether there is a pair of this name.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name)
