@@ -193,9 +193,6 @@ impl Worker {
     }
 
     fn make(&mut self) -> Result<(), Trouble> {
-        if self.store.wants_reserve_first() {
-            self.store.keep_reserve()?;
-        }
         let file = self.backlog.make()?;
         if let Err(file) = self.backlog.put(file) {
             file.remove()?;

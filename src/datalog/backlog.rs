@@ -423,7 +423,6 @@ impl Backlog {
     /// Makes a journal file of the usual size.
     pub(crate) fn make(&self) -> io::Result<JournalFile> {
         self.ask_for_room(self.journal_size)?;
-        // Without rests: half a journal that finds no room for the other half is room that nobody has meanwhile.
         JournalFile::create(&self.dir, self.next_number(), self.journal_size)
     }
 
@@ -450,11 +449,6 @@ impl Backlog {
 
     fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Room was given up for the oldest unsealed journal: it is sealed before anything is made of that.
-    pub(crate) fn seal_next(&self) {
-        self.state.lock().made_last = true;
     }
 
     /// The oldest unsealed journal is sealed.
@@ -539,8 +533,7 @@ impl Backlog {
             return true;
         }
         let is_over = state.stopping || state.failed.is_some();
-        let is_short = state.spares.is_empty() && state.left < self.journal_size / 4 * 3;
-        is_over || state.full.is_some() || state.unsealed.len() > 1 || is_short
+        is_over || state.full.is_some() || state.unsealed.len() > 1 || state.spares.is_empty()
     }
 
     /// Whether another journal can be begun at once.

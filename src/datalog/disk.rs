@@ -111,13 +111,10 @@ impl File {
     /// Lets the system begin to write what was changed in a range, so that a later sync has less to wait for. Makes nothing durable,
     /// and an error is left to the sync.
     pub(crate) fn start_writing(&self, range: Range<u64>) {
-        write_out(&self.file, range, SYNC_FILE_RANGE_WRITE);
-    }
-
-    /// Waits until the disk has taken what was changed in a range. Makes nothing durable either.
-    pub(crate) fn finish_writing(&self, range: Range<u64>) {
-        let flags = SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-        write_out(&self.file, range, flags);
+        #[cfg(target_os = "linux")]
+        start_writing(&self.file, range);
+        #[cfg(not(target_os = "linux"))]
+        let _ = range; // the system writes when it likes
     }
 
     /// Makes content durable, and of the metadata what is needed to read it.
@@ -150,26 +147,15 @@ impl File {
 }
 
 #[cfg(target_os = "linux")]
-use libc::{SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WRITE};
-#[cfg(not(target_os = "linux"))]
-const SYNC_FILE_RANGE_WRITE: std::ffi::c_uint = 0;
-#[cfg(not(target_os = "linux"))]
-const SYNC_FILE_RANGE_WAIT_AFTER: std::ffi::c_uint = 0;
-
-/// Elsewhere, the system writes when it likes.
-#[cfg(not(target_os = "linux"))]
-fn write_out(_: &fs::File, _: Range<u64>, _: std::ffi::c_uint) {}
-
-#[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "std does not offer this call")]
-fn write_out(file: &fs::File, range: Range<u64>, flags: libc::c_uint) {
+fn start_writing(file: &fs::File, range: Range<u64>) {
     let (Ok(start), Ok(len)) = (range.start.try_into(), (range.end - range.start).try_into())
     else {
         return;
     };
     // SAFETY: the descriptor is open as long as `file` is, and no memory is handed over.
     unsafe {
-        libc::sync_file_range(file.as_raw_fd(), start, len, flags);
+        libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE);
     }
 }
 

@@ -35,14 +35,6 @@ impl<'a> Pace<'a> {
         Pace::new(&|| true)
     }
 
-    /// A step was done, but for what the disk still has to do of it: `finish` waits for that, since a commit's sync would.
-    pub(crate) fn rest_after(&self, finish: impl FnOnce()) {
-        if !(self.is_urgent)() {
-            finish();
-        }
-        self.rest();
-    }
-
     /// A step was done.
     pub(crate) fn rest(&self) {
         if !(self.is_urgent)() {

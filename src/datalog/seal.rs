@@ -155,9 +155,8 @@ impl<'a> LiveWriter<'a> {
         writer.append(log, frames, client_id)?;
         self.newest = Some((log, last));
         if writer.written() > self.rested {
-            let step = self.rested..writer.written();
-            self.rested = step.end;
-            self.pace.rest_after(|| writer.finish_writing(step));
+            self.rested = writer.written();
+            self.pace.rest();
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use std::{
     fs::TryLockError,
     io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use uuid::Uuid;
@@ -52,8 +51,6 @@ pub(crate) struct Store {
     id: Uuid,
     found: Found,
     is_stand_in: bool,
-    /// The reserve was given up, and comes before any other use of the room that there may be.
-    owes_reserve: AtomicBool,
     _lock: Option<File>,
 }
 
@@ -98,7 +95,6 @@ impl Store {
             id,
             found,
             is_stand_in: false,
-            owes_reserve: false.into(),
             _lock: Some(lock),
         };
         // What a backup left that did not end.
@@ -129,7 +125,6 @@ impl Store {
             id,
             found: read_running(dir).during(doing)?,
             is_stand_in: true,
-            owes_reserve: false.into(),
             _lock: lock,
         })
     }
@@ -246,14 +241,11 @@ impl Store {
     /// Gives the reserve up if the disk has no room for what a start writes.
     fn make_room(&self) -> io::Result<()> {
         let (probe, reserve) = (self.dir.join("probe"), self.dir.join("reserve"));
-        // Of a start or a server that was cut short.
-        disk::remove_if_there(&self.dir.join("reserve.tmp"))?;
         let tried = write_zeros(&probe, RESERVE / 8).map(drop);
         let _ = disk::remove(&probe); // it may not have been made
         match tried {
             Err(error) if is_disk_full(&error) => {
                 if disk::exists(&reserve)? {
-                    self.owes_reserve.store(true, Ordering::Relaxed);
                     log::warn!(
                         "the disk is full: the reserve of {RESERVE} bytes is given up for this start"
                     );
@@ -267,58 +259,23 @@ impl Store {
 
     /// Gives the reserve up: something that has to be done found the disk full. False if it was given up before.
     pub(crate) fn give_reserve_up(&self) -> bool {
-        let is_given_up = disk::remove(&self.dir.join("reserve")).is_ok();
-        self.owes_reserve.fetch_or(is_given_up, Ordering::Relaxed);
-        is_given_up
+        disk::remove(&self.dir.join("reserve")).is_ok()
     }
 
-    fn has_reserve(&self) -> bool {
-        disk::len(&self.dir.join("reserve")).is_ok_and(|len| len >= RESERVE)
-    }
-
-    /// Whether what the next start needs comes before another journal: in a new directory, since the disk may be full before there
-    /// is time for it, and where it was given up for something else, since that room would become a journal.
-    pub(crate) fn wants_reserve_first(&self) -> bool {
-        self.found.generation == 0 || self.owes_reserve.load(Ordering::Relaxed)
-    }
-
-    /// Makes the reserve if it is not there. Where there never was room for it, the server does without.
-    ///
-    /// # Errors
-    /// If it was given up and there is no room for it yet, or it can't be made for another reason.
+    /// Makes the reserve if it is not there.
     pub(crate) fn keep_reserve(&self) -> io::Result<()> {
-        if self.has_reserve() {
+        let reserve = self.dir.join("reserve");
+        if disk::len(&reserve).is_ok_and(|len| len >= RESERVE) {
             return Ok(());
         }
         let partial = self.dir.join("reserve.tmp");
         let made = write_zeros(&partial, RESERVE)
             .map(drop)
-            .and_then(|()| disk::rename(&partial, &self.dir.join("reserve")));
-        match made {
-            Ok(()) => self.owes_reserve.store(false, Ordering::Relaxed),
-            Err(error) => {
-                let _ = disk::remove(&partial); // it may not have been made
-                if self.owes_reserve.load(Ordering::Relaxed) || !is_disk_full(&error) {
-                    return Err(error);
-                }
-            }
+            .and_then(|()| disk::rename(&partial, &reserve));
+        if made.is_err() {
+            let _ = disk::remove(&partial); // it may not have been made
         }
-        Ok(())
-    }
-
-    /// Makes the reserve of a file that nobody needs, if it is not there: on a full disk there is no room for both. False if the
-    /// file is as it was.
-    pub(crate) fn take_for_reserve(&self, file: &Path, len: u64) -> io::Result<bool> {
-        let is_taken =
-            len >= RESERVE && self.owes_reserve.load(Ordering::Relaxed) && !self.has_reserve();
-        if is_taken {
-            let reserve = self.dir.join("reserve");
-            disk::rename(file, &reserve)?;
-            // More would be room for publications when it is given up.
-            File::open_to_write(&reserve)?.set_len(RESERVE)?;
-            self.owes_reserve.store(false, Ordering::Relaxed);
-        }
-        Ok(is_taken)
+        made
     }
 }
 
@@ -329,9 +286,11 @@ pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
     let zeros = vec![0; STEP.min(usize::try_from(len).unwrap_or(STEP))];
     let mut written = 0;
     while written < len {
-        let end = len.min(written + zeros.len() as u64);
-        file.write_all_at(&zeros[..(end - written) as usize], written)?;
-        written = end;
+        let step = zeros
+            .len()
+            .min(usize::try_from(len - written).unwrap_or(STEP));
+        file.write_all_at(&zeros[..step], written)?;
+        written += step as u64;
     }
     file.sync_all()?;
     Ok(file)

@@ -6,7 +6,6 @@ use super::{Trouble, Worker};
 use crate::datalog::{
     LogNumber, Record,
     catalogue::{CatalogueBatch, Meta, SegmentEntry},
-    disk,
     journal::{
         JournalFile, READ_SIZE, Unsealed,
         format::{ALIGNMENT, Batch},
@@ -44,19 +43,10 @@ impl Worker {
             .segment
             .as_ref()
             .map_or(0, |segment| segment.runs.len());
-        let written = sealed.segment.as_ref().map(|segment| segment.header.id);
         let noted = self.note(generation, sealed, was_damaged);
         if let Err(Trouble::Full) = noted {
-            // It is written again, and there is no room for both; but once the state log tells of it, it is needed.
-            if let Some(id) = written
-                && self.holdings.state_log.generation() < generation
-            {
-                disk::remove_if_there(&id.path(&segments))?;
-            }
-            // What is left to do takes little, and frees a journal: it comes before all that would use up this room.
-            if self.store.give_reserve_up() {
-                self.backlog.seal_next();
-            }
+            // What is left to do takes little, and frees a journal.
+            self.store.give_reserve_up();
         }
         let file = noted?;
         if let Some(first) = journal.spans.first().filter(|span| span.start > 0) {
@@ -174,20 +164,13 @@ impl Worker {
         }
     }
 
-    /// Uses a journal's file again, unless somebody reads it; as the reserve, if that had to be given up to get here.
+    /// Uses a journal's file again, unless somebody reads it.
     fn free(&self, file: Option<Arc<JournalFile>>) {
         match file.map(Arc::try_unwrap) {
             None => {}
-            Some(Ok(file)) => match self.store.take_for_reserve(file.path(), file.capacity()) {
-                Ok(true) => {}
-                Ok(false) => match self.backlog.put(file) {
-                    Ok(()) => self.set_full(false),
-                    Err(file) => self.give_up(&file),
-                },
-                Err(error) => {
-                    log::warn!("there is no reserve for a full disk: {error}");
-                    self.give_up(&file);
-                }
+            Some(Ok(file)) => match self.backlog.put(file) {
+                Ok(()) => self.set_full(false),
+                Err(file) => self.give_up(&file),
             },
             Some(Err(file)) => self.give_up(&file),
         }

@@ -1,7 +1,6 @@
 //! Writing a segment: one pass, in order of (log, sequence), with memory for one block and the runs' descriptors.
 
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::format::{
@@ -154,11 +153,6 @@ impl SegmentWriter {
     /// Bytes that were handed to the disk.
     pub(crate) fn written(&self) -> u64 {
         self.output.written
-    }
-
-    /// Waits until the disk has taken a range of them.
-    pub(crate) fn finish_writing(&self, range: Range<u64>) {
-        self.output.file.finish_writing(range);
     }
 
     /// Ends the file, syncs it, gives it its name and syncs the directory. After this it survives a power cut.
