@@ -238,9 +238,16 @@ impl Store {
         Ok(target)
     }
 
+    /// Whether nothing was written here before this start.
+    pub(crate) fn is_new(&self) -> bool {
+        self.found.generation == 0
+    }
+
     /// Gives the reserve up if the disk has no room for what a start writes.
     fn make_room(&self) -> io::Result<()> {
         let (probe, reserve) = (self.dir.join("probe"), self.dir.join("reserve"));
+        // Of a server that was cut short.
+        disk::remove_if_there(&self.dir.join("reserve.tmp"))?;
         let tried = write_zeros(&probe, RESERVE / 8).map(drop);
         let _ = disk::remove(&probe); // it may not have been made
         match tried {

@@ -108,15 +108,19 @@ impl Worker {
 
     /// Does what has time.
     pub(super) fn tidy(&mut self) -> Result<(), Trouble> {
-        if let Err(error) = self.store.keep_reserve()
-            && !store::is_disk_full(&error)
-        {
-            return Err(error.into());
-        }
+        self.keep_reserve()?;
         if self.holdings.catalogue.tidy(IDS_AT_ONCE)? {
             self.backlog.set_untidy();
         }
         self.begin_merge()
+    }
+
+    /// Makes the reserve, if it is not there and there is room for it.
+    pub(super) fn keep_reserve(&self) -> Result<(), Trouble> {
+        match self.store.keep_reserve() {
+            Err(error) if !store::is_disk_full(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     fn begin_merge(&mut self) -> Result<(), Trouble> {
