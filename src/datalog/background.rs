@@ -23,7 +23,6 @@ use super::{
     backlog::{Backlog, Task},
     catalogue::{Catalogue, CatalogueError, Meta, SegmentEntry},
     index::Index,
-    journal::JournalFile,
     segment::{SegmentError, SegmentId},
     state_log::{RewriteError, StateLog},
     store::{self, Store},
@@ -184,7 +183,7 @@ impl Worker {
             match done {
                 Ok(()) => {}
                 Err(Trouble::Full) => match self.backlog.take_surplus() {
-                    Some(spare) => self.give_up(&spare),
+                    Some(spare) => self.backlog.give_up(&spare),
                     None => self.set_full(true),
                 },
                 Err(Trouble::Fatal(why)) => self.fail(&why),
@@ -204,14 +203,6 @@ impl Worker {
         self.set_full(false);
         self.tell_space();
         Ok(())
-    }
-
-    /// Removes a journal that nobody waits for, for the room.
-    fn give_up(&self, journal: &JournalFile) {
-        if let Err(error) = journal.remove() {
-            log::warn!("{} is left behind: {error}", journal.path().display());
-        }
-        self.backlog.retry_soon();
     }
 
     /// Makes what is written now durable. Through a file handle of its own, so that a failure is not kept from the writer.

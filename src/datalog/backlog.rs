@@ -397,6 +397,14 @@ impl Backlog {
         Ok(())
     }
 
+    /// Removes a journal that nobody waits for, for the room.
+    pub(crate) fn give_up(&self, journal: &JournalFile) {
+        if let Err(error) = journal.remove() {
+            log::warn!("{} is left behind: {error}", journal.path().display());
+        }
+        self.retry_soon();
+    }
+
     /// A spare that can be done without where room is short.
     pub(crate) fn take_surplus(&self) -> Option<JournalFile> {
         let mut state = self.state.lock();

@@ -220,6 +220,14 @@ impl Index {
         });
     }
 
+    /// Takes another file for a generation of which nothing is written yet.
+    pub(crate) fn replace_journal(&self, generation: u64, file: Arc<JournalFile>) {
+        let mut inner = self.inner.write();
+        let mut journals = inner.journals.iter_mut();
+        let journal = journals.find(|journal| journal.generation == generation);
+        journal.expect("invariant: it was added").file = file;
+    }
+
     /// Makes what a batch changes visible, all at once, and gives back the runs that are dead now.
     ///
     /// A chunk of an unknown log makes it (its beginning was damaged); a chunk at or below a log's last piece is passed over.

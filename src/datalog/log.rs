@@ -9,7 +9,7 @@ use super::{
     backlog::Backlog,
     chunk::ChunkEntry,
     index::{Change, Index},
-    journal::JournalWriter,
+    journal::{JournalFile, JournalWriter},
     recovery,
     segment::RunDescriptor,
     store::{During, Lost, RunNote, Store, Synced, is_disk_full},
@@ -276,6 +276,10 @@ impl DataLog {
             Ok(file) => Arc::new(file),
             Err(why) => return Err(self.fail(why)),
         };
+        if self.journal.is_empty() {
+            self.replace_journal(next);
+            return Ok(());
+        }
         match self.journal.rotate(next) {
             Ok(sealed) => {
                 let (generation, file) = (self.journal.generation(), self.journal.file());
@@ -286,6 +290,21 @@ impl DataLog {
         self.index
             .add_journal(self.journal.generation(), self.journal.file().clone());
         Ok(())
+    }
+
+    /// Goes on in `next` as the same generation: a batch is larger than a journal that holds nothing. Handed over, that would be a
+    /// generation of which no start finds anything.
+    fn replace_journal(&mut self, next: Arc<JournalFile>) {
+        let generation = self.journal.generation();
+        self.index.replace_journal(generation, next.clone());
+        self.backlog.begin(generation, next.clone());
+        let unused = self.journal.replace_file(next);
+        // Someone may be syncing it.
+        let kept =
+            Arc::try_unwrap(unused).and_then(|unused| self.backlog.put(unused).map_err(Arc::new));
+        if let Err(unused) = kept {
+            self.backlog.give_up(&unused);
+        }
     }
 
     /// Notes what of the current journal is synced, once for each, and that what was found lost is answered: new epochs, where
@@ -363,7 +382,7 @@ impl DataLog {
     /// Ends the current journal, where that may fail. None is ever ended that holds nothing.
     pub(crate) fn try_to_end_journal(&mut self) -> Result<(), WriteError> {
         self.check()?;
-        if self.journal.left() == self.journal.file().capacity() {
+        if self.journal.is_empty() {
             return Ok(());
         }
         self.journal.begin();
@@ -378,7 +397,7 @@ impl DataLog {
     }
 
     /// The journals that hold something.
-    pub(super) fn journal_files(&self) -> Vec<Arc<super::journal::JournalFile>> {
+    pub(super) fn journal_files(&self) -> Vec<Arc<JournalFile>> {
         self.index.journal_files()
     }
 

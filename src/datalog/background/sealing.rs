@@ -170,9 +170,9 @@ impl Worker {
             None => {}
             Some(Ok(file)) => match self.backlog.put(file) {
                 Ok(()) => self.set_full(false),
-                Err(file) => self.give_up(&file),
+                Err(file) => self.backlog.give_up(&file),
             },
-            Some(Err(file)) => self.give_up(&file),
+            Some(Err(file)) => self.backlog.give_up(&file),
         }
     }
 

@@ -63,6 +63,11 @@ impl JournalWriter {
         self.file.capacity() - self.end
     }
 
+    /// Whether nothing was written to the journal.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
     /// Begins a batch; one that was not written is forgotten.
     pub(crate) fn begin(&mut self) {
         self.builder.clear();
@@ -110,6 +115,12 @@ impl JournalWriter {
             self.synced_through = self.number;
         }
         Ok(())
+    }
+
+    /// Goes on in `next` as if it had begun there: nothing was written to the journal that it gives back.
+    pub(crate) fn replace_file(&mut self, next: Arc<JournalFile>) -> Arc<JournalFile> {
+        assert!(self.is_empty(), "invariant: what is written is handed over");
+        std::mem::replace(&mut self.file, next)
     }
 
     /// Goes on in `next`, with the batch that is being put together. What was written before is synced first.

@@ -359,3 +359,19 @@ fn journal_that_is_empty_when_the_one_before_is_sealed_lacks_no_end() {
         Operation::Crash,
     ]);
 }
+
+/// A batch that is larger than a journal once ended one that held nothing, and whose generation was missed after a power cut.
+#[test]
+fn batch_that_is_larger_than_an_empty_journal_leaves_no_generation_out() {
+    for seed in 0..20 {
+        run(&[
+            Operation::Write(vec![Change::Create]),
+            Operation::EndJournal,
+            Operation::Write(vec![Change::Append { log: 0, count: 37 }; 3]),
+            Operation::Write(vec![Change::Append { log: 0, count: 34 }]),
+            Operation::CutPower(seed),
+            Operation::Write(vec![Change::Append { log: 0, count: 37 }; 3]),
+            Operation::Crash,
+        ]);
+    }
+}
