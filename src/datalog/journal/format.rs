@@ -42,7 +42,7 @@ pub(crate) struct BatchHeader {
     pub(crate) generation: u64,
     /// Counts the batches of the store.
     pub(crate) number: u64,
-    /// Every batch up to this one was synced before this one was written.
+    /// Every batch up to this one was synced before this one was written; 0 while none of the same journal was.
     pub(crate) synced_through: u64,
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct JournalWriter {
     end: u64,
     /// Of the last batch written, in this journal or before.
     number: u64,
+    /// Of the last batch in front of this journal: it is synced.
+    before: u64,
     synced_through: u64,
 }
 
@@ -41,6 +43,7 @@ impl JournalWriter {
             generation,
             end: 0,
             number,
+            before: number,
             synced_through: number,
         }
     }
@@ -88,7 +91,11 @@ impl JournalWriter {
         let header = BatchHeader {
             generation: self.generation,
             number: self.number + 1,
-            synced_through: self.synced_through,
+            // Of other journals it says nothing: where they are sealed, a start can't tell what lies in front of this one.
+            synced_through: match self.synced_through > self.before {
+                true => self.synced_through,
+                false => 0,
+            },
         };
         let bytes = self.builder.finish(self.store, header);
         let offset = self.end;
@@ -135,6 +142,7 @@ impl JournalWriter {
         };
         self.generation += 1;
         self.end = 0;
+        self.before = self.number;
         Ok(sealed)
     }
 }

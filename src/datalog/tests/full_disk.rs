@@ -82,6 +82,7 @@ fn state_changes_go_on_when_there_is_no_room_for_publications() {
 fn writing_ends_for_good_when_the_reserve_is_full_too() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());
+    log.write(&[put("first", "value")]).unwrap();
     log.settle();
     log.backlog().pretend_room(0);
     log.end_journal();

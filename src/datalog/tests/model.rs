@@ -375,3 +375,20 @@ fn batch_that_is_larger_than_an_empty_journal_leaves_no_generation_out() {
         ]);
     }
 }
+
+/// Behind journals that are all sealed, a start can't tell the number of the first batch: when that was lost, unsynced, and one
+/// behind it was not, it was once taken for damage.
+#[test]
+fn first_batch_of_a_journal_that_was_never_synced_is_no_damage() {
+    for seed in 0..40 {
+        run(&[
+            Operation::Write(vec![Change::Create]),
+            Operation::Settle,
+            Operation::EndJournal,
+            Operation::Settle,
+            Operation::Write(vec![Change::Append { log: 0, count: 31 }]),
+            Operation::Write(vec![Change::Append { log: 0, count: 2 }]),
+            Operation::CutPower(seed),
+        ]);
+    }
+}
