@@ -16,9 +16,10 @@ use std::{
 
 use clap::Args;
 use infotainer::{
-    client::{Client, ConnectionError, Status},
+    client::{Builder, Client, ConnectionError, Status},
     protocol::{Secret, SessionId},
 };
+use rustls::ClientConfig;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -46,6 +47,17 @@ pub(super) struct ServerArgs {
     #[arg(default_value = DEFAULT_SERVER)]
     server: String,
 
+    #[command(flatten)]
+    proofs: ProofArgs,
+
+    /// How long to wait for an answer of the server
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "30s")]
+    timeout: Duration,
+}
+
+/// Whom a command of a client trusts, and by what it proves who it is.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ProofArgs {
     /// Trust servers with a certificate issued by one of these, in PEM (wss://) [default: those that the system trusts]
     #[arg(long, env = "INFOTAINER_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -77,10 +89,6 @@ pub(super) struct ServerArgs {
     /// The file with that token; it is read again whenever a token is needed [default: none]
     #[arg(long, env = "INFOTAINER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-
-    /// How long to wait for an answer of the server
-    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "30s")]
-    timeout: Duration,
 }
 
 impl ServerArgs {
@@ -101,15 +109,10 @@ impl ServerArgs {
         if let Some(session) = session {
             builder = builder.session(session);
         }
-        if let Some(ca) = &self.ca {
-            builder = builder.certificate_authority(read(ca)?);
-        }
-        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
-            builder = builder.client_certificate(read(chain)?, read(key)?);
-        }
-        if let Some(token) = &self.token {
+        builder = self.proofs.certify(builder)?;
+        if let Some(token) = &self.proofs.token {
             builder = builder.token(token.clone());
-        } else if let Some(file) = &self.token_file {
+        } else if let Some(file) = &self.proofs.token_file {
             let file = file.clone();
             builder = builder.token_from(move || {
                 let token = read_token(&file);
@@ -125,6 +128,40 @@ impl ServerArgs {
         })?;
         tokio::spawn(tell(client.status(), notes.clone()));
         Ok(client)
+    }
+}
+
+impl ProofArgs {
+    /// `builder` with the certificates.
+    fn certify(&self, mut builder: Builder) -> Result<Builder, Failure> {
+        if let Some(ca) = &self.ca {
+            builder = builder.certificate_authority(read(ca)?);
+        }
+        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
+            builder = builder.client_certificate(read(chain)?, read(key)?);
+        }
+        Ok(builder)
+    }
+
+    /// What handshakes of TLS begin with.
+    ///
+    /// # Errors
+    /// If a file can't be read, or nobody can be trusted.
+    pub(super) fn tls_config(&self) -> Result<ClientConfig, Failure> {
+        let builder = self.certify(Client::builder("wss://localhost"))?;
+        Ok(builder.tls_config()?)
+    }
+
+    /// The token for the next connection, if it needs one.
+    ///
+    /// # Errors
+    /// If its file can't be read, in a sentence.
+    pub(super) fn token(&self) -> Result<Option<Secret>, String> {
+        match (&self.token, &self.token_file) {
+            (Some(token), _) => Ok(Some(token.clone())),
+            (None, Some(file)) => read_token(file).map(|token| Some(token.into())),
+            (None, None) => Ok(None),
+        }
     }
 }
 

@@ -89,6 +89,46 @@ fn a_token_that_is_made_here_gets_in_and_does_what_it_grants() {
 }
 
 #[test]
+fn loads_are_put_on_a_server_that_asks_who_comes() {
+    let server = Guarded::serve();
+    let url = server.url();
+    let made = infotainer(&["token", "create", "bench", "--all", "load*"], &[SECRET]);
+    let token = printed(&made).trim().to_owned();
+    let file = server.dir.path().join("token");
+    fs::write(&file, format!("{token}\n")).unwrap();
+    let (by_variable, by_file) = (
+        ("INFOTAINER_TOKEN", &*token),
+        ("INFOTAINER_TOKEN_FILE", file.to_str().unwrap()),
+    );
+    let bench = |load: &[&str], given: (&str, &str)| {
+        let args = [&["bench"], load, &["--subscription=load"]].concat();
+        infotainer(&args, &[("INFOTAINER_URL", &url), given])
+    };
+    for (load, given) in [
+        (
+            &["pub", "--publishers=3", "--count=100", "--subscriptions=2"][..],
+            by_variable,
+        ),
+        (&["fanout", "--subscribers=3", "--count=100"], by_file),
+        (
+            &["latency", "--rate=1000", "--count=100", "--deaf=1"],
+            by_variable,
+        ),
+    ] {
+        let output = bench(load, given);
+        assert!(output.status.success(), "{load:?}: {}", said(&output));
+    }
+
+    let once = ["pub", "--count=1"];
+    let refused = bench(&once, ("INFOTAINER_TOKEN", "nonsense"));
+    assert!(sentence(&refused, 1).contains("401"));
+    let unfit = bench(&once, ("INFOTAINER_TOKEN", "two\nlines"));
+    assert!(sentence(&unfit, 1).contains("no header can hold it"));
+    let gone = bench(&once, ("INFOTAINER_TOKEN_FILE", "/nowhere"));
+    assert!(sentence(&gone, 1).contains("/nowhere can't be read"));
+}
+
+#[test]
 fn inspecting_a_token_says_what_is_in_it_and_whether_it_is_good() {
     let made = infotainer(
         &[

@@ -1,14 +1,14 @@
 //! Flags that several loads take.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use infotainer::{client::Client, protocol::Durability};
+use infotainer::protocol::Durability;
 
 use super::connection::Endpoint;
 use crate::cli::{
     Failure,
-    connect::{self, DEFAULT_SERVER},
+    connect::{DEFAULT_SERVER, ProofArgs},
     values,
 };
 
@@ -24,9 +24,8 @@ pub(super) struct Target {
     )]
     pub(super) server: Endpoint,
 
-    /// Trust a server with a certificate issued by one of these, in PEM (wss://) [default: those that the system trusts]
-    #[arg(long, env = "INFOTAINER_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    proofs: ProofArgs,
 
     /// When to give up, whatever has been reached
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
@@ -43,18 +42,15 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The same, of which is known whom to trust.
+    /// The same, whose server is known to be trusted, and will be told who comes.
     ///
     /// # Errors
     /// If nobody can be trusted.
-    pub(super) fn encrypted(&self) -> Result<Self, Failure> {
+    pub(super) fn prepared(&self) -> Result<Self, Failure> {
         let mut target = self.clone();
+        target.server.prove(self.proofs.clone());
         if self.server.is_encrypted() {
-            let mut trusting = Client::builder("wss://localhost");
-            if let Some(ca) = &self.ca {
-                trusting = trusting.certificate_authority(connect::read(ca)?);
-            }
-            target.server.trust(Arc::new(trusting.tls_config()?));
+            target.server.trust(Arc::new(self.proofs.tls_config()?));
         }
         Ok(target)
     }

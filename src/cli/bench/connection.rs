@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::stream::Stream;
-use crate::cli::values;
+use crate::cli::{connect::ProofArgs, values};
 
 /// What one read takes at the most; the shared buffer is a little larger.
 const READ: usize = 256 * 1024;
@@ -47,11 +47,15 @@ pub(super) struct Endpoint {
     address: SocketAddr,
     /// Whom to trust, where the URL is `wss://`.
     tls: Option<Arc<ClientConfig>>,
+    /// Where the token of each connection comes from.
+    proofs: Option<ProofArgs>,
 }
 
 /// Why a connection could not be made or did not last.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
+    #[error("the token can't be given: {0}")]
+    Token(String),
     #[error("can't connect to {0}: {1}")]
     Connect(SocketAddr, #[source] io::Error),
     #[error("the server refused the connection: {0}")]
@@ -113,6 +117,7 @@ impl FromStr for Endpoint {
             name,
             address,
             tls: None,
+            proofs: None,
         })
     }
 }
@@ -128,6 +133,29 @@ impl Endpoint {
 
     pub(super) fn trust(&mut self, tls: Arc<ClientConfig>) {
         self.tls = Some(tls);
+    }
+
+    pub(super) fn prove(&mut self, proofs: ProofArgs) {
+        self.proofs = Some(proofs);
+    }
+
+    /// What a handshake begins with, and the key that its answer proves to know.
+    fn request(&self) -> Result<(Vec<u8>, String), ConnectionError> {
+        let mut request =
+            ClientRequestBuilder::new(self.uri.clone()).with_sub_protocol(SUBPROTOCOL);
+        let token = match &self.proofs {
+            Some(proofs) => proofs.token().map_err(ConnectionError::Token)?,
+            None => None,
+        };
+        if let Some(token) = token {
+            request = request.with_header("Authorization", format!("Bearer {}", token.reveal()));
+        }
+        // The URL was judged when it was given.
+        let unfit = |_| ConnectionError::Token("no header can hold it".to_owned());
+        request
+            .into_client_request()
+            .and_then(generate_request)
+            .map_err(unfit)
     }
 }
 
@@ -149,11 +177,7 @@ impl Connection {
         stream: TcpStream,
         endpoint: &Endpoint,
     ) -> Result<Self, ConnectionError> {
-        let request = ClientRequestBuilder::new(endpoint.uri.clone())
-            .with_sub_protocol(SUBPROTOCOL)
-            .into_client_request()
-            .and_then(generate_request);
-        let (request, key) = request.map_err(|_| ConnectionError::Handshake)?;
+        let (request, key) = endpoint.request()?;
         stream.set_nodelay(true)?;
         let stream = match &endpoint.tls {
             Some(tls) => Stream::encrypted(stream, tls, endpoint.name.clone())

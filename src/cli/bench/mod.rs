@@ -187,7 +187,7 @@ impl Bench {
             }
         }
         Ok(Self {
-            target: plan.target.encrypted()?,
+            target: plan.target.prepared()?,
             names: plan.names.clone(),
             server: OnceCell::new(),
             buffer: Rc::default(),
