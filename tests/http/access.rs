@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use infotainer::config::Given;
+use infotainer::config::{Config, Given};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
@@ -12,13 +12,15 @@ const SECRET: &str = "a secret of more than thirty-two bytes";
 const LOG: &str = "/v1/subscriptions/orders.eu/publications";
 
 fn guarded() -> TestServer {
-    TestServer::with(|config| {
-        config.credentials.jwt_secret = Some(Given::Value(SECRET.into()));
-    })
+    TestServer::with(guard)
+}
+
+pub(crate) fn guard(config: &mut Config) {
+    config.credentials.jwt_secret = Some(Given::Value(SECRET.into()));
 }
 
 /// `Bearer` and a token that is good for so many seconds.
-fn bearer(name: &str, seconds: f64, grants: &Value) -> String {
+pub(crate) fn bearer(name: &str, seconds: f64, grants: &Value) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let claims = json!({"sub": name, "exp": now.as_secs_f64() + seconds, "infotainer": grants});
     let key = EncodingKey::from_secret(SECRET.as_bytes());
@@ -26,7 +28,13 @@ fn bearer(name: &str, seconds: f64, grants: &Value) -> String {
     format!("Bearer {token}")
 }
 
-async fn ask(http: &mut Http, method: &str, path: &str, bearer: &str, body: &str) -> Answer {
+pub(crate) async fn ask(
+    http: &mut Http,
+    method: &str,
+    path: &str,
+    bearer: &str,
+    body: &str,
+) -> Answer {
     let headers = [
         ("Content-Type", "application/json"),
         ("Authorization", bearer),

@@ -12,6 +12,7 @@ mod connections;
 mod description;
 mod events;
 mod formats;
+mod limits;
 mod origins;
 mod publishing;
 mod reading;

@@ -23,7 +23,7 @@ fn guarded() -> TestServer {
     TestServer::with(guard)
 }
 
-fn guard(config: &mut Config) {
+pub(crate) fn guard(config: &mut Config) {
     config.credentials.jwt_secret = Some(Given::Value(SECRET.into()));
 }
 
@@ -39,33 +39,33 @@ fn token_for(name: &str, seconds: f64, grants: serde_json::Value) -> String {
 }
 
 /// Good for an hour.
-fn token(name: &str, grants: serde_json::Value) -> String {
+pub(crate) fn token(name: &str, grants: serde_json::Value) -> String {
     token_for(name, 3600.0, grants)
 }
 
 /// Everything.
-fn all() -> serde_json::Value {
+pub(crate) fn all() -> serde_json::Value {
     serde_json::to_value(Permissions::all()).unwrap()
 }
 
-fn bearer(token: &str) -> (&'static str, String) {
+pub(crate) fn bearer(token: &str) -> (&'static str, String) {
     ("Authorization", format!("Bearer {token}"))
 }
 
-fn offer(token: &str) -> (&'static str, String) {
+pub(crate) fn offer(token: &str) -> (&'static str, String) {
     let encoded = URL_SAFE_NO_PAD.encode(token);
     let offer = format!("infotainer.bearer.{encoded}, infotainer.v1.cbor");
     ("Sec-WebSocket-Protocol", offer)
 }
 
-async fn connect(server: &TestServer, path: &str, token: &str) -> Result<Client, Event> {
+pub(crate) async fn connect(server: &TestServer, path: &str, token: &str) -> Result<Client, Event> {
     let mut client = Client::upgrade(server.address(), path, &[bearer(token)])
         .await
         .map_err(|status| panic!("the handshake is answered with {status}"))?;
     client.begin().await.map(|()| client)
 }
 
-async fn client(server: &TestServer, token: &str) -> Client {
+pub(crate) async fn client(server: &TestServer, token: &str) -> Client {
     connect(server, "/ws", token).await.expect("Welcome")
 }
 
@@ -74,7 +74,7 @@ async fn status(server: &TestServer, headers: &[(&'static str, String)]) -> Opti
     upgraded.err()
 }
 
-async fn ended(mut client: Client) -> Option<u16> {
+pub(crate) async fn ended(mut client: Client) -> Option<u16> {
     match client.event().await {
         Event::Closed(code) => code,
         other => panic!("instead of a Close: {other:?}"),

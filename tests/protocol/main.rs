@@ -13,6 +13,7 @@ mod deleting;
 mod delivery;
 mod durability;
 mod heartbeat;
+mod identity_limits;
 mod json;
 mod limits;
 mod listing;
