@@ -11,6 +11,7 @@ mod access;
 mod connections;
 mod description;
 mod events;
+mod encrypted;
 mod formats;
 mod limits;
 mod origins;

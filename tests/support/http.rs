@@ -1,14 +1,19 @@
-//! A client of HTTP/1.1 over a plain connection, which it keeps.
+//! A client of HTTP/1.1 over one connection, which it keeps.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
+use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpSocket,
 };
 
-use super::within;
+use super::{connect_over_tls, within};
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// What the server answered.
 #[derive(Clone, Debug)]
@@ -67,7 +72,7 @@ pub struct ServerSent {
 
 /// The connection.
 pub struct Http {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     address: SocketAddr,
     /// What has come and was not taken.
     unread: Vec<u8>,
@@ -86,6 +91,12 @@ impl Http {
         Self::with_receive_buffer(address, Some(16 << 10)).await
     }
 
+    /// A connection over TLS, to the server that is called `localhost`.
+    pub async fn over_tls(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+        let stream = connect_over_tls(address, tls).await.unwrap();
+        Self::over(stream, address)
+    }
+
     async fn with_receive_buffer(address: SocketAddr, size: Option<u32>) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(size) = size {
@@ -95,8 +106,12 @@ impl Http {
             .await
             .unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, address)
+    }
+
+    fn over(stream: impl Stream + 'static, address: SocketAddr) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             address,
             unread: Vec::new(),
             text: String::new(),
