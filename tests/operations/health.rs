@@ -6,7 +6,10 @@ use infotainer::{Config, Server};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::support::{Client, TestServer, ask, eventually, get, handshake, within};
+use crate::{
+    page::Page,
+    support::{Client, Http, Process, TestServer, ask, eventually, get, handshake, within},
+};
 
 const JSON: (&str, &str) = ("Accept", "application/json");
 
@@ -132,4 +135,95 @@ async fn a_server_that_stops_says_so_where_it_can_still_be_asked() {
     stuck.let_go().await;
     publisher.closed().await;
     stop.await.unwrap();
+}
+
+/// From now on no write goes behind so many bytes of a file.
+#[cfg(target_os = "linux")]
+fn let_writes_fail_behind(bytes: u64, server: &Process) {
+    let pid = server.proc();
+    let pid = pid.file_name().unwrap().to_str().unwrap();
+    let limit = (bytes, rlimit::INFINITY);
+    rlimit::prlimit(
+        pid.parse().unwrap(),
+        rlimit::Resource::FSIZE,
+        Some(limit),
+        None,
+    )
+    .unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_whose_log_can_not_be_written_is_alive_and_not_ready_until_it_is_started_again() {
+    const NOT_READY: &str = "infotainer_not_ready";
+    const REASON: [(&str, &str); 1] = [("reason", "log-unavailable")];
+    // Without this a write over the limit is a signal that ends the program, and no error.
+    let mut server = Process::start_behind("trap '' XFSZ", &[]);
+    let at = server.address();
+    let mut client = server.client().await;
+    client.subscribe("orders", "New").await;
+    let submit = || fields! { "subscription_id": "orders", "submission": vec![7; 100_000] };
+    client.call("SubmitPublication", submit()).await;
+    client.publication(1).await;
+    assert_eq!(get(at, "/readyz").await, (200, "ready\n".to_owned()));
+    assert_eq!(Page::of(at).await.value(NOT_READY, &REASON), 0.0);
+
+    let_writes_fail_behind(1 << 20, &server);
+    let mut acknowledged = 1;
+    let refused = loop {
+        let answer = client.ask("SubmitPublication", submit()).await;
+        if answer.name == "Error" {
+            break answer.expect_error("log-unavailable");
+        }
+        acknowledged += 1;
+        client.publication(acknowledged).await;
+        assert!(acknowledged < 20, "no write failed");
+    };
+    assert!(refused.truth("temporary"));
+
+    let (status, body) = get(at, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.starts_with("log-unavailable: "), "{body}");
+    let (status, ready) = json(at, "/readyz").await;
+    assert_eq!((status, &ready["ready"]), (503, &Value::Bool(false)));
+    assert_eq!(ready["reasons"].as_array().unwrap().len(), 1);
+    assert_eq!(ready["reasons"][0]["reason"], "log-unavailable");
+    assert_eq!(get(at, "/healthz").await.0, 200);
+    let page = Page::of(at).await;
+    assert_eq!(page.value("infotainer_ready", &[]), 0.0);
+    assert_eq!(page.value(NOT_READY, &REASON), 1.0);
+    let refusals = [("code", "log-unavailable")];
+    assert!(page.value("infotainer_command_errors_total", &refusals) >= 1.0);
+    assert!(server.said().contains("ERROR"), "{}", server.said());
+
+    // Nothing is accepted any more, by no way, and what was acknowledged can be read and was delivered; nothing else was.
+    let mut http = Http::connect(at).await;
+    let body = serde_json::json!({ "data": "x" });
+    let path = "/v1/subscriptions/orders/publications";
+    http.json("POST", path, &body)
+        .await
+        .problem(503, "log-unavailable");
+    let mut newcomer = server.client().await;
+    newcomer
+        .fail("log-unavailable", "SubmitPublication", submit())
+        .await;
+    assert_eq!(newcomer.log("orders").await.len() as u64, acknowledged);
+    newcomer.subscribe("orders", "First").await;
+    newcomer.publications(1..=acknowledged).await;
+    client.hears_nothing().await;
+
+    // There is room again for every file, and that changes nothing: what the last write left behind is not known before a start.
+    let_writes_fail_behind(rlimit::INFINITY, &server);
+    client
+        .fail("log-unavailable", "SubmitPublication", submit())
+        .await;
+    assert_eq!(get(at, "/readyz").await.0, 503);
+    server.kill();
+    server.start_again();
+    assert_eq!(get(server.address(), "/readyz").await.0, 200);
+    let mut client = server.client().await;
+    let kept = client.log("orders").await.len() as u64;
+    assert!(kept >= acknowledged, "{kept} of {acknowledged}");
+    let next = client.call("SubmitPublication", submit()).await;
+    assert_eq!(next.number("sequence"), kept + 1);
 }

@@ -29,8 +29,12 @@ pub struct Process {
     child: Child,
     address: SocketAddr,
     variables: Vec<(String, String)>,
+    prelude: Prelude,
     dir: TempDir,
 }
+
+/// What a shell does before it becomes the program.
+type Prelude = Option<&'static str>;
 
 impl Process {
     /// With these variables, their names without `INFOTAINER_`.
@@ -38,22 +42,32 @@ impl Process {
         Self::start_in(variables, &[])
     }
 
+    /// With the signals, limits and so on that the shell's `prelude` leaves behind.
+    pub fn start_behind(prelude: &'static str, variables: &[(&str, &str)]) -> Self {
+        Self::started(Self::begin(variables, &[], Some(prelude)))
+    }
+
     /// With these variables, if it starts.
     pub fn try_start(variables: &[(&str, &str)]) -> Result<Self, Refused> {
-        Self::try_start_in(variables, &[])
+        Self::begin(variables, &[], None)
     }
 
     /// With these variables, and others whose names are whole.
     pub fn start_in(variables: &[(&str, &str)], others: &[(&str, &str)]) -> Self {
-        match Self::try_start_in(variables, others) {
-            Ok(process) => process,
-            Err(Refused { said, .. }) => {
-                panic!("the server does not say where it listens:\n{said}")
-            }
-        }
+        Self::started(Self::begin(variables, others, None))
     }
 
-    fn try_start_in(variables: &[(&str, &str)], others: &[(&str, &str)]) -> Result<Self, Refused> {
+    fn started(begun: Result<Self, Refused>) -> Self {
+        begun.unwrap_or_else(|Refused { said, .. }| {
+            panic!("the server does not say where it listens:\n{said}")
+        })
+    }
+
+    fn begin(
+        variables: &[(&str, &str)],
+        others: &[(&str, &str)],
+        prelude: Prelude,
+    ) -> Result<Self, Refused> {
         let dir = TempDir::new().unwrap();
         let ours = variables
             .iter()
@@ -62,11 +76,12 @@ impl Process {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let variables: Vec<_> = ours.chain(others).collect();
-        let (child, address) = spawn(&dir, &variables)?;
+        let (child, address) = spawn(&dir, &variables, prelude)?;
         Ok(Self {
             child,
             address,
             variables,
+            prelude,
             dir,
         })
     }
@@ -140,7 +155,7 @@ impl Process {
 
     /// Starts it again on the same folder, after it ended, if it starts.
     pub fn try_start_again(&mut self) -> Result<(), Refused> {
-        (self.child, self.address) = spawn(&self.dir, &self.variables)?;
+        (self.child, self.address) = spawn(&self.dir, &self.variables, self.prelude)?;
         Ok(())
     }
 
@@ -153,7 +168,7 @@ impl Process {
 
     /// Starts it again, after it ended, and kills it after this time, wherever it is then.
     pub async fn start_for(&mut self, time: Duration) {
-        self.child = launch(&self.dir, &self.variables);
+        self.child = launch(&self.dir, &self.variables, self.prelude);
         tokio::time::sleep(time).await;
         self.kill();
     }
@@ -204,13 +219,21 @@ impl Drop for Process {
 }
 
 /// Starts the program, which has not said anything yet.
-fn launch(dir: &TempDir, variables: &[(String, String)]) -> Child {
+fn launch(dir: &TempDir, variables: &[(String, String)], prelude: Prelude) -> Child {
     let stderr = File::options()
         .create(true)
         .append(true)
         .open(dir.path().join("stderr"))
         .unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_infotainer"));
+    let program = env!("CARGO_BIN_EXE_infotainer");
+    let mut command = match prelude {
+        Some(prelude) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{prelude}; exec \"$0\""), program]);
+            shell
+        }
+        None => Command::new(program),
+    };
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("INFOTAINER_")) {
         command.env_remove(name);
     }
@@ -227,8 +250,12 @@ fn launch(dir: &TempDir, variables: &[(String, String)]) -> Child {
 }
 
 /// Starts the program, and waits until it says where it listens, or ends.
-fn spawn(dir: &TempDir, variables: &[(String, String)]) -> Result<(Child, SocketAddr), Refused> {
-    let mut child = launch(dir, variables);
+fn spawn(
+    dir: &TempDir,
+    variables: &[(String, String)],
+    prelude: Prelude,
+) -> Result<(Child, SocketAddr), Refused> {
+    let mut child = launch(dir, variables, prelude);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
