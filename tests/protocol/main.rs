@@ -7,6 +7,7 @@
 mod support;
 
 mod access;
+mod beginnings;
 mod damage;
 mod dead_letters;
 mod deleting;

@@ -308,7 +308,7 @@ impl Broker {
         let session = speaker.session;
         let due = access.due;
         let Some(renewed) = Access::of(&principal, now) else {
-            return;
+            return self.drop_command(to);
         };
         let answer = renewed.authenticated();
         let next = renewed.due;

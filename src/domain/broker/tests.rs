@@ -1,5 +1,6 @@
 //! The broker with made-up time, a log that is a list, and connections that are numbers.
 
+mod beginnings;
 mod full;
 mod queues;
 mod quotas;
