@@ -9,6 +9,8 @@ FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# It is in the program, which serves it.
+COPY docs/openapi.json docs/
 # Benchmarks and examples are named in Cargo.toml, which has to find them.
 COPY benches/micro benches/micro
 COPY examples examples

@@ -1,12 +1,17 @@
 //! What runs the program elsewhere: the unit, the image, and what is said about them.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{infotainer, objects, printed};
 
 const UNIT: &str = include_str!("../../deploy/infotainer.service");
 const SETTINGS: &str = include_str!("../../deploy/environment");
 const IMAGE: &str = include_str!("../../Dockerfile");
+const CONTEXT: &str = include_str!("../../.dockerignore");
 const TEXT: &str = include_str!("../../docs/operations.md");
 
 /// The words of `text` that look like variables of ours.
@@ -56,4 +61,48 @@ fn the_unit_waits_longer_for_a_stop_than_the_server_does() {
         .unwrap();
     assert_eq!(of_server["value"], "10s");
     assert!(UNIT.contains("\nTimeoutStopSec=60s\n"));
+}
+
+/// The files outside of `src` that the program holds, tests left out: what `include_str!` and `include_bytes!` name.
+fn embedded(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            embedded(&path, found);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        for behind in ["include_str!(\"", "include_bytes!(\""]
+            .into_iter()
+            .flat_map(|call| program.split(call).skip(1))
+        {
+            let name = behind.split('"').next().unwrap();
+            let file = folder.join(name).canonicalize().unwrap();
+            let file = file.strip_prefix(root.canonicalize().unwrap()).unwrap();
+            if !file.starts_with("src") {
+                found.insert(file.to_owned());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_image_is_built_of_everything_that_the_program_holds() {
+    let mut files = BTreeSet::new();
+    embedded(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut files,
+    );
+    assert!(files.contains(Path::new("docs/openapi.json")), "{files:?}");
+    for file in files {
+        let name = file.to_str().unwrap();
+        let folder = file.parent().unwrap().to_str().unwrap();
+        assert!(
+            IMAGE.contains(&format!("\nCOPY {name} {folder}/\n")),
+            "{name}"
+        );
+        assert!(CONTEXT.contains(&format!("\n!{name}\n")), "{name}");
+    }
 }
