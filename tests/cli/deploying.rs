@@ -12,6 +12,7 @@ const UNIT: &str = include_str!("../../deploy/infotainer.service");
 const SETTINGS: &str = include_str!("../../deploy/environment");
 const IMAGE: &str = include_str!("../../Dockerfile");
 const CONTEXT: &str = include_str!("../../.dockerignore");
+const PACKAGE: &str = include_str!("../../Cargo.toml");
 const TEXT: &str = include_str!("../../docs/operations.md");
 
 /// The words of `text` that look like variables of ours.
@@ -104,5 +105,21 @@ fn the_image_is_built_of_everything_that_the_program_holds() {
             "{name}"
         );
         assert!(CONTEXT.contains(&format!("\n!{name}\n")), "{name}");
+    }
+}
+
+/// The text between the first `begin` and the `end` behind it.
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, behind) = text.split_once(begin).unwrap();
+    behind.split_once(end).unwrap().0
+}
+
+#[test]
+fn the_description_of_the_package_fits_the_lines_of_a_terminal() {
+    // cargo-deb breaks lines that are longer, and leaves the rest of each on a line of its own.
+    let line = between(PACKAGE, "\ndescription = \"", "\"\n");
+    let text = between(PACKAGE, "\nextended-description = \"\"\"\n", "\"\"\"");
+    for line in text.lines().chain([line]) {
+        assert!(line.len() < 79, "{line}");
     }
 }
