@@ -48,6 +48,8 @@ pub mod protocol;
 mod reload;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+mod wording;
 
 #[cfg(feature = "server")]
 pub use certificates::CertificateError;
@@ -55,3 +57,5 @@ pub use certificates::CertificateError;
 pub use config::Config;
 #[cfg(feature = "server")]
 pub use server::{RunningServer, Server, StartError, StopError};
+#[cfg(any(feature = "server", feature = "fuzzing"))]
+pub use wording::counted;

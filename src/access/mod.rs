@@ -26,6 +26,7 @@ use serde::Serialize;
 use self::{api_keys::ApiKeys, jwt::TokenKeys};
 use crate::{
     config::{Credentials, Given},
+    counted,
     domain::{Permissions, Principal},
     metrics::{AuthFailures, labels::AuthFailure},
     protocol::{MAX_TOKEN, Secret, Timestamp},
@@ -176,7 +177,11 @@ impl Authenticator {
         };
         let (jwt, api_keys) = (store.jwt.count(), store.api_keys.count());
         self.store.store(Arc::new(store));
-        Ok(format!("{jwt} keys for JWT, {api_keys} API keys"))
+        Ok(format!(
+            "{} for JWT, {}",
+            counted(jwt, "key", "keys"),
+            counted(api_keys, "API key", "API keys")
+        ))
     }
 }
 

@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use infotainer::{
     backup::{self, BackupError, Destination, Source, Written},
-    datalog,
+    counted, datalog,
 };
 
 use super::{
@@ -87,10 +87,10 @@ pub(super) fn backup(args: BackupArgs) -> Result<(), Failure> {
     if !is_pipe(&file) {
         let mut out = Output::new();
         let summary = format!(
-            "{}: {} in {} files, in {} ms\n",
+            "{}: {} in {}, in {} ms\n",
             file.display(),
             ByteSize(written.bytes).display().iec(),
-            written.parts,
+            counted(written.parts, "file", "files"),
             written.duration.as_millis()
         );
         out.write(summary.as_bytes())?;
@@ -124,10 +124,10 @@ pub(super) fn restore(args: RestoreArgs) -> Result<(), Failure> {
     })?;
     let mut out = Output::new();
     let summary = format!(
-        "{}: {} subscriptions with {} publications, as of {}; every log has a new epoch\n",
+        "{}: {} with {}, as of {}; every log has a new epoch\n",
         dir.display(),
-        restored.subscriptions,
-        restored.report.publications,
+        counted(restored.subscriptions, "subscription", "subscriptions"),
+        counted(restored.report.publications, "publication", "publications"),
         Utc(restored.manifest.created),
     );
     out.write(summary.as_bytes())?;

@@ -108,11 +108,11 @@ impl Executing<'_> {
             }
         }
         match self.count {
-            Some(count) if running.begun < count => Err(Failure::TimedOut(format!(
-                "{} of {count} publications: {}",
+            Some(count) if running.begun < count => Err(Failure::too_few(
                 running.begun,
-                why.unwrap_or_default()
-            ))),
+                count,
+                why.unwrap_or_default(),
+            )),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,9 @@
 //! Why a command did not do what it was asked for, and with which code the process then ends.
 
-use infotainer::client::{Closed, ConnectionError, PublishError, RequestError, SubscribeError};
+use infotainer::{
+    client::{Closed, ConnectionError, PublishError, RequestError, SubscribeError},
+    counted,
+};
 
 /// Refusals of a connection for which nobody needs to look at the network: the server does not want this client.
 const NOT_AUTHORIZED: u16 = 4501;
@@ -28,6 +31,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// So many of the publications that were asked for, and why there are no more.
+    pub(super) fn too_few(done: u64, wanted: u64, why: &str) -> Self {
+        let wanted = counted(wanted, "publication", "publications");
+        Self::TimedOut(format!("{done} of {wanted}: {why}"))
+    }
+
     /// The exit code, and what is said on stderr.
     pub(super) fn end(self) -> (u8, Option<String>) {
         match self {

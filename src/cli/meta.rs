@@ -2,7 +2,10 @@
 
 use bytesize::ByteSize;
 use clap::builder::styling::Style;
-use infotainer::protocol::{Retention, ShownSettings, SubscriptionId, SubscriptionMeta};
+use infotainer::{
+    counted,
+    protocol::{Retention, ShownSettings, SubscriptionId, SubscriptionMeta},
+};
 
 use super::{
     Failure,
@@ -117,7 +120,7 @@ fn retention(retention: &Retention) -> String {
     let limits = [
         retention
             .max_publications
-            .map(|count| format!("{count} publications")),
+            .map(|count| counted(count, "publication", "publications")),
         retention
             .max_bytes
             .map(|bytes| format!("{} of data", spelled_size(bytes))),

@@ -154,10 +154,9 @@ impl Printer {
     pub(super) fn end(mut self, why_fewer: &str) -> Result<(), Failure> {
         self.flush()?;
         match self.args.count {
-            Some(count) if self.printed < count => Err(Failure::TimedOut(format!(
-                "{} of {count} publications: {why_fewer}",
-                self.printed
-            ))),
+            Some(count) if self.printed < count => {
+                Err(Failure::too_few(self.printed, count, why_fewer))
+            }
             _ => Ok(()),
         }
     }

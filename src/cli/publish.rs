@@ -289,16 +289,17 @@ impl<'a> Publishing<'a> {
             return Err(if self.args.is_one() {
                 failure
             } else {
-                failure.reworded(|sentence| format!("{sentence} ({published} were published)"))
+                failure.reworded(|sentence| format!("{sentence} (published before: {published})"))
             });
         }
         if !self.args.quiet {
             notes.say(self.summary());
         }
         match self.args.count {
-            Some(count) if published < count => Err(Failure::TimedOut(format!(
-                "{published} of {count} publications: stdin has no more lines"
-            ))),
+            Some(count) if published < count => {
+                let why = "stdin has no more lines";
+                Err(Failure::too_few(published, count, why))
+            }
             _ => Ok(()),
         }
     }

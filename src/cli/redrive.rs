@@ -267,14 +267,15 @@ impl<'a> Redriving<'a> {
         }
         if self.left > 0 {
             return Err(Failure::Failed(format!(
-                "{} were left: their Queue does not exist any more",
+                "{} left: their Queue does not exist any more",
                 self.left
             )));
         }
         match self.args.count {
-            Some(count) if put_back < count => Err(Failure::TimedOut(format!(
-                "{put_back} of {count} publications: there are no more dead letters"
-            ))),
+            Some(count) if put_back < count => {
+                let why = "there are no more dead letters";
+                Err(Failure::too_few(put_back, count, why))
+            }
             _ => Ok(()),
         }
     }

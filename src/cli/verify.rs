@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use infotainer::{
     backup::Unpacked,
+    counted,
     datalog::{self, LogReport, MissingRange, Report, VerifyError, panic_is_contained},
     domain::{LogNumber, StateEntry},
     protocol::SubscriptionId,
@@ -145,7 +146,8 @@ fn print(report: &Report, names: &Names, out: &mut Output) -> Result<(), Failure
     if report.recovery.cut_bytes > 0 {
         let bytes = report.recovery.cut_bytes;
         lines.push(format!(
-            "a start cuts {bytes} bytes of a write that did not end, which is no damage"
+            "a start cuts {} of a write that did not end, which is no damage",
+            counted(bytes, "byte", "bytes")
         ));
     }
     if report.unclean_boot {
@@ -173,14 +175,14 @@ fn print(report: &Report, names: &Names, out: &mut Output) -> Result<(), Failure
 fn summary(report: &Report) -> String {
     let iec = |bytes| ByteSize(bytes).display().iec().to_string();
     format!(
-        "{}: {} subscriptions with {} publications, {} of them missing; {} of segments read in {} ms, {} copied meanwhile",
+        "{}: {} with {}, {} of them missing; {} of segments read in {} ms, {} copied meanwhile",
         if report.is_whole() {
             "whole"
         } else {
             "damaged"
         },
-        report.recovery.logs,
-        report.recovery.publications,
+        counted(report.recovery.logs, "subscription", "subscriptions"),
+        counted(report.recovery.publications, "publication", "publications"),
         report.logs.iter().map(missing).sum::<u64>(),
         iec(report.read_bytes),
         report.duration.as_millis(),

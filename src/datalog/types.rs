@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::counted;
 pub use crate::domain::{
     Chunk, Cut, Ids, LogExtent, LogNumber, MissingRange, Page, Record, StateMap,
 };
@@ -148,10 +149,6 @@ pub struct RecoveryReport {
     pub duration: Duration,
 }
 
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (logs, millis) = (self.logs, self.duration.as_millis());
@@ -175,8 +172,8 @@ impl fmt::Display for RecoveryReport {
         if self.cut_bytes > 0 {
             write!(
                 f,
-                "\n{} bytes of an unfinished write were cut",
-                self.cut_bytes
+                "\ncut {} of an unfinished write",
+                counted(self.cut_bytes, "byte", "bytes")
             )?;
         }
         if self.catalogue_rebuilt {

@@ -59,7 +59,7 @@ fn a_queue_is_printed_acknowledged_and_then_empty() {
     let nothing = served.run(&["sub", "jobs", "--count", "1", "--wait", "50ms"]);
     assert_eq!(
         sentence(&nothing, 3),
-        "0 of 1 publications: nothing came any more"
+        "0 of 1 publication: nothing came any more"
     );
 }
 
@@ -317,7 +317,7 @@ fn dead_letters_are_put_back_once() {
     assert_eq!(sentence(&again, 0), "0 put back, 3 were back already");
     assert_eq!(
         sentence(&served.run(&["redrive", "jobs", "--count", "1", "-q"]), 3),
-        "0 of 1 publications: there are no more dead letters"
+        "0 of 1 publication: there are no more dead letters"
     );
 
     // They are worked; and what is given up once more can be put back once more.

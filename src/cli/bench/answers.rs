@@ -91,7 +91,7 @@ impl Answered {
     pub(super) fn failure(&self) -> Option<String> {
         self.first_error.as_ref().map(|error| {
             format!(
-                "{} publications were answered with an error, the first with {error}",
+                "answers that were an error: {}, the first {error}",
                 grouped(self.errors as f64)
             )
         })

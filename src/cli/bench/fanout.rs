@@ -6,7 +6,7 @@
 use std::{cell::RefCell, collections::VecDeque, fmt, rc::Rc};
 
 use clap::Args;
-use infotainer::protocol::SubscriptionId;
+use infotainer::{counted, protocol::SubscriptionId};
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
@@ -254,8 +254,10 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "subscribers   {}, at most {} behind, {} bytes",
-            self.subscribers, self.window, self.size
+            "subscribers   {}, at most {} behind, {}",
+            self.subscribers,
+            self.window,
+            counted(self.size, "byte", "bytes")
         )?;
         writeln!(f, "published     {}", grouped(self.published as f64))?;
         writeln!(

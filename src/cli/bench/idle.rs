@@ -3,6 +3,7 @@
 use std::{fmt, rc::Rc, time::Duration};
 
 use clap::Args;
+use infotainer::counted;
 use serde::Serialize;
 use tokio::{task::JoinSet, time};
 
@@ -138,8 +139,11 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "connections   {}, each to {} of {} subscriptions, for {:.1} s",
-            self.connections, self.subscriptions_of_each, self.subscriptions, self.seconds
+            "connections   {}, each to {} of {}, for {:.1} s",
+            self.connections,
+            self.subscriptions_of_each,
+            counted(self.subscriptions, "subscription", "subscriptions"),
+            self.seconds
         )?;
         if let Some(server) = &self.server {
             writeln!(

@@ -6,6 +6,7 @@
 use std::{cell::RefCell, fmt, rc::Rc};
 
 use clap::Args;
+use infotainer::counted;
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
@@ -211,8 +212,10 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "publishers    {}, {} bytes, to {} subscribers; an open loop",
-            self.publishers, self.size, self.subscribers
+            "publishers    {}, {}, to {}; an open loop",
+            self.publishers,
+            counted(self.size, "byte", "bytes"),
+            counted(self.subscribers, "subscriber", "subscribers")
         )?;
         if let Some(beside) = &self.peers {
             write!(f, "{beside}")?;

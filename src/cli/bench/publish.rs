@@ -6,7 +6,7 @@
 use std::{cell::RefCell, fmt, rc::Rc, time::Duration};
 
 use clap::Args;
-use infotainer::protocol::SubscriptionId;
+use infotainer::{counted, protocol::SubscriptionId};
 use serde::Serialize;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -255,7 +255,9 @@ impl fmt::Display for Figures {
         } = self;
         write!(
             f,
-            "publishers    {publishers}, {size} bytes, to {subscriptions} subscriptions; "
+            "publishers    {publishers}, {}, to {}; ",
+            counted(*size, "byte", "bytes"),
+            counted(*subscriptions, "subscription", "subscriptions")
         )?;
         let since = match self.in_flight {
             Some(in_flight) => {

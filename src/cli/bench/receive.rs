@@ -5,6 +5,7 @@
 use std::{cell::RefCell, fmt, rc::Rc, time::Duration};
 
 use clap::Args;
+use infotainer::counted;
 use serde::Serialize;
 use tokio::{
     sync::Notify,
@@ -255,8 +256,9 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "subscribers   {}, of {} subscriptions",
-            self.subscribers, self.subscriptions
+            "subscribers   {}, of {}",
+            self.subscribers,
+            counted(self.subscriptions, "subscription", "subscriptions")
         )?;
         match self.deleted {
             0 => writeln!(f)?,

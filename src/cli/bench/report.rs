@@ -3,6 +3,7 @@
 use std::{fmt, io, io::Write, time::Duration};
 
 use hdrhistogram::Histogram;
+use infotainer::counted;
 use serde::Serialize;
 
 use super::args::Target;
@@ -81,7 +82,11 @@ pub(super) trait Figures: Serialize + fmt::Display {
 
 /// What is said of a load whose subscribers missed something.
 pub(super) fn broken_sequence(times: u64) -> Option<String> {
-    (times > 0).then(|| format!("sequences did not follow each other {times} times"))
+    let told = || {
+        let times = counted(times, "time", "times");
+        format!("sequences did not follow each other {times}")
+    };
+    (times > 0).then(told)
 }
 
 /// Prints `figures`.

@@ -11,6 +11,7 @@ use super::{
     commands::Outcome,
     dead_letters::leads_back,
 };
+use crate::counted;
 use crate::protocol::{
     About, CreateSubscription, Durability, Epoch, ErrorCode, Kind, ListSubscriptions, ResponseRoom,
     Sequence, ServerError, ServerResponse, SettingsPatch, SubscriptionId, SubscriptionReference,
@@ -191,8 +192,8 @@ impl Broker {
         self.writable()?;
         if self.subscriptions.len() >= self.limits.max_subscriptions {
             let message = format!(
-                "the server has {} subscriptions, which is its limit",
-                self.subscriptions.len()
+                "the server has {}, which is its limit",
+                counted(self.subscriptions.len(), "subscription", "subscriptions")
             );
             return Err(
                 ServerError::new(ErrorCode::LimitReached, message).for_subscription(reference.id)

@@ -5,6 +5,7 @@ use super::{
     Broker,
     commands::{Outcome, check_kind, invalid},
 };
+use crate::counted;
 use crate::protocol::{
     About, Acknowledge, Acknowledged, ErrorCode, Kind, ServerError, ServerResponse, SessionId,
     SettingsPatch, Settled, Subscribe, SubscriptionReference, Timestamp,
@@ -42,8 +43,12 @@ impl Broker {
         }
         if held.is_none() && session.held.len() as u64 >= self.limits.limits.max_subscriptions {
             let message = format!(
-                "a session has at most {} subscriptions",
-                self.limits.limits.max_subscriptions
+                "a session has at most {}",
+                counted(
+                    self.limits.limits.max_subscriptions,
+                    "subscription",
+                    "subscriptions"
+                )
             );
             return Err(ServerError::new(ErrorCode::LimitReached, message).for_subscription(id));
         }
