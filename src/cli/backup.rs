@@ -27,6 +27,19 @@ use super::{
 /// What is read of a backup at once.
 const STEP: usize = 256 << 10;
 
+/// What is copied, and what a copy becomes.
+#[derive(Args, Debug)]
+struct DirectoryArgs {
+    /// The data directory
+    #[arg(
+        long,
+        env = "INFOTAINER_DATA_DIR",
+        value_name = "DIR",
+        default_value = "./infotainer-data"
+    )]
+    data_dir: PathBuf,
+}
+
 /// Copies everything that a server stores into one file, while it serves
 ///
 /// The server that has the data directory open holds its files still meanwhile, and goes on serving; what was acknowledged before the
@@ -38,14 +51,8 @@ pub(super) struct BackupArgs {
     /// Where to write, - for stdout
     file: PathBuf,
 
-    /// The data directory
-    #[arg(
-        long,
-        env = "INFOTAINER_DATA_DIR",
-        value_name = "DIR",
-        default_value = "./infotainer-data"
-    )]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArgs,
 
     /// Replace FILE if it exists
     #[arg(long)]
@@ -63,14 +70,8 @@ pub(super) struct RestoreArgs {
     /// The backup, - for stdin
     file: PathBuf,
 
-    /// The data directory
-    #[arg(
-        long,
-        env = "INFOTAINER_DATA_DIR",
-        value_name = "DIR",
-        default_value = "./infotainer-data"
-    )]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArgs,
 }
 
 pub(super) fn backup(args: BackupArgs) -> Result<(), Failure> {
@@ -103,12 +104,12 @@ fn make(args: &BackupArgs, is_stopped: &AtomicBool) -> Result<Written, BackupErr
     let mut goes_on = || !is_stopped.load(Ordering::Relaxed);
     let mut progress = reporting("backing up", is_stopped);
     if is_pipe(&args.file) {
-        let source = Source::hold(&args.data_dir, &mut goes_on)?;
+        let source = Source::hold(&args.directory.data_dir, &mut goes_on)?;
         return source.write(&mut io::stdout().lock(), &mut progress);
     }
     // Before the server is asked for anything.
     let mut file = Destination::create(&args.file, args.force)?;
-    let source = Source::hold(&args.data_dir, &mut goes_on)?;
+    let source = Source::hold(&args.directory.data_dir, &mut goes_on)?;
     let written = source.write(&mut file, &mut progress)?;
     file.finish()?;
     Ok(written)
@@ -116,11 +117,11 @@ fn make(args: &BackupArgs, is_stopped: &AtomicBool) -> Result<Written, BackupErr
 
 pub(super) fn restore(args: RestoreArgs) -> Result<(), Failure> {
     spare_the_catalogue();
-    let dir = args.data_dir.clone();
+    let dir = args.directory.data_dir.clone();
     let restored = run_blocking(move |is_stopped| {
         let mut input = open(&args.file)?;
         let mut progress = reporting("restoring", is_stopped);
-        backup::restore(&mut input, &args.data_dir, &mut progress).map_err(failure)
+        backup::restore(&mut input, &args.directory.data_dir, &mut progress).map_err(failure)
     })?;
     let mut out = Output::new();
     let summary = format!(

@@ -62,7 +62,24 @@ pub(super) struct ProofArgs {
     #[arg(long, env = "INFOTAINER_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// The certificate to show to a server that wants to see one, in PEM (wss://) [default: none]
+    #[command(flatten)]
+    certificate: ClientCertificateArgs,
+
+    /// The token (JWT or API key) by which to prove who this is; others can see a flag, so give the variable or a file
+    /// [default: none]
+    #[arg(long, env = "INFOTAINER_TOKEN", value_name = "TOKEN", value_parser = values::secret)]
+    #[arg(hide_env_values = true, conflicts_with = "token_file")]
+    token: Option<Secret>,
+
+    /// The file with that token; it is read again whenever a token is needed [default: none]
+    #[arg(long, env = "INFOTAINER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// What a command shows to a server that wants to see a certificate.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ClientCertificateArgs {
+    /// The certificate to show to a server that wants to see one, in PEM (TLS) [default: none]
     #[arg(
         long,
         env = "INFOTAINER_CLIENT_CERT",
@@ -79,16 +96,6 @@ pub(super) struct ProofArgs {
         requires = "client_cert"
     )]
     client_key: Option<PathBuf>,
-
-    /// The token (JWT or API key) by which to prove who this is; others can see a flag, so give the variable or a file
-    /// [default: none]
-    #[arg(long, env = "INFOTAINER_TOKEN", value_name = "TOKEN", value_parser = values::secret)]
-    #[arg(hide_env_values = true, conflicts_with = "token_file")]
-    token: Option<Secret>,
-
-    /// The file with that token; it is read again whenever a token is needed [default: none]
-    #[arg(long, env = "INFOTAINER_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -131,16 +138,23 @@ impl ServerArgs {
     }
 }
 
+impl ClientCertificateArgs {
+    /// `builder` with it, if there is one.
+    pub(super) fn add(&self, builder: Builder) -> Result<Builder, Failure> {
+        match (&self.client_cert, &self.client_key) {
+            (Some(chain), Some(key)) => Ok(builder.client_certificate(read(chain)?, read(key)?)),
+            _ => Ok(builder),
+        }
+    }
+}
+
 impl ProofArgs {
     /// `builder` with the certificates.
     fn certify(&self, mut builder: Builder) -> Result<Builder, Failure> {
         if let Some(ca) = &self.ca {
             builder = builder.certificate_authority(read(ca)?);
         }
-        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
-            builder = builder.client_certificate(read(chain)?, read(key)?);
-        }
-        Ok(builder)
+        self.certificate.add(builder)
     }
 
     /// What handshakes of TLS begin with.

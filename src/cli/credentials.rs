@@ -8,7 +8,7 @@ use clap::Args;
 use infotainer::{
     config::{Credentials, Given},
     domain::{Pattern, Permission, Permissions},
-    protocol::Secret,
+    protocol::{Secret, is_name},
 };
 
 use super::values;
@@ -74,6 +74,25 @@ impl CredentialsArgs {
             jwt_issuer: self.jwt_issuer.clone(),
             api_keys_file: self.api_keys_file.clone(),
         }
+    }
+}
+
+/// Whom a token or a key speaks for. The last of a command's arguments: those behind it would stand under the heading of the permissions.
+#[derive(Args, Clone, Debug)]
+pub(super) struct HolderArgs {
+    /// Whom it speaks for: a name of 1 to 255 bytes
+    #[arg(value_name = "IDENTITY", value_parser = identity)]
+    pub(super) identity: String,
+
+    #[command(flatten)]
+    pub(super) permissions: PermissionsArgs,
+}
+
+fn identity(text: &str) -> Result<String, String> {
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name of 1 to 255 bytes without control characters".to_owned())
     }
 }
 

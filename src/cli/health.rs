@@ -25,7 +25,12 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Failure, connect, output::Output, values};
+use super::{
+    Failure,
+    connect::{self, ClientCertificateArgs},
+    output::Output,
+    values,
+};
 
 /// More than any answer has.
 const LONGEST_ANSWER: u64 = 16 << 10;
@@ -44,23 +49,8 @@ pub(super) struct HealthArgs {
     #[arg(long, env = "INFOTAINER_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
-    /// The certificate to show to it, if it wants to see one
-    #[arg(
-        long,
-        env = "INFOTAINER_CLIENT_CERT",
-        value_name = "FILE",
-        requires = "client_key"
-    )]
-    client_cert: Option<PathBuf>,
-
-    /// The private key of that certificate
-    #[arg(
-        long,
-        env = "INFOTAINER_CLIENT_KEY",
-        value_name = "FILE",
-        requires = "client_cert"
-    )]
-    client_key: Option<PathBuf>,
+    #[command(flatten)]
+    certificate: ClientCertificateArgs,
 
     /// How long to wait for its answer
     #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "5s")]
@@ -90,10 +80,7 @@ impl HealthArgs {
     fn config(&self, shown: &Path) -> Result<ClientConfig, Failure> {
         let certificate = CertificateDer::from_pem_slice(&connect::read(shown)?)
             .map_err(|_| Failure::Usage(format!("{} holds no certificate", shown.display())))?;
-        let mut builder = Client::builder("wss://localhost");
-        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
-            builder = builder.client_certificate(connect::read(chain)?, connect::read(key)?);
-        }
+        let builder = self.certificate.add(Client::builder("wss://localhost"))?;
         // Whom that would trust does not matter, but there has to be somebody.
         let mut config = builder
             .certificate_authority(connect::read(shown)?)

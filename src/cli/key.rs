@@ -14,12 +14,11 @@ use serde_json::json;
 
 use super::{
     Failure,
-    credentials::{PERMISSIONS, PermissionsArgs, shown},
+    credentials::{HolderArgs, PERMISSIONS, shown},
     output::Output,
     print::Utc,
     progress,
     table::{Column, Table},
-    token::identity,
     values,
 };
 
@@ -43,19 +42,15 @@ enum What {
 #[derive(Args, Debug)]
 #[command(after_help = format!("{PERMISSIONS}\n{}", values::UNITS))]
 struct CreateArgs {
-    /// Whom it speaks for: a name of 1 to 255 bytes
-    #[arg(value_name = "IDENTITY", value_parser = identity)]
-    identity: String,
-
-    #[command(flatten)]
-    permissions: PermissionsArgs,
-
     /// How long it is good [default: until it is revoked]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     ttl: Option<Duration>,
 
     #[command(flatten)]
     file: FileArgs,
+
+    #[command(flatten)]
+    holder: HolderArgs,
 }
 
 /// Prints the keys: who has them, and what they grant
@@ -99,17 +94,17 @@ pub(super) fn run(args: KeyArgs) -> Result<(), Failure> {
 }
 
 fn create(args: CreateArgs) -> Result<(), Failure> {
-    let CreateArgs {
-        identity,
-        permissions,
-        ttl,
-        file,
-    } = args;
+    let CreateArgs { ttl, file, holder } = args;
     let now = now();
     let expires = ttl.map(|ttl| Timestamp(now.0.saturating_add(ttl.as_millis() as u64)));
     let token = change(&file.path, |keys| {
-        keys.add(identity, permissions.permissions(), now, expires)
-            .map_err(|error| Failure::Failed(error.to_string()))
+        keys.add(
+            holder.identity,
+            holder.permissions.permissions(),
+            now,
+            expires,
+        )
+        .map_err(|error| Failure::Failed(error.to_string()))
     })?;
     let mut out = Output::new();
     out.write(format!("{}\n", token.reveal()).as_bytes())?;

@@ -15,12 +15,12 @@ use infotainer::{
         Credential, CredentialsError,
         jwt::{Claims, SigningKey},
     },
-    protocol::{Secret, is_name},
+    protocol::Secret,
 };
 
 use super::{
     Failure,
-    credentials::{CredentialsArgs, PERMISSIONS, PermissionsArgs, given, shown},
+    credentials::{CredentialsArgs, HolderArgs, PERMISSIONS, given, shown},
     output::Output,
     print::Utc,
     values,
@@ -43,13 +43,6 @@ enum What {
 #[derive(Args, Debug)]
 #[command(after_help = format!("{PERMISSIONS}\n{}", values::UNITS))]
 struct CreateArgs {
-    /// Whom it speaks for: a name of 1 to 255 bytes
-    #[arg(value_name = "IDENTITY", value_parser = identity)]
-    identity: String,
-
-    #[command(flatten)]
-    permissions: PermissionsArgs,
-
     /// How long it is good
     #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "1h")]
     ttl: Duration,
@@ -78,6 +71,9 @@ struct CreateArgs {
     /// Whose it is
     #[arg(long, env = "INFOTAINER_JWT_ISSUER", value_name = "TEXT")]
     jwt_issuer: Option<String>,
+
+    #[command(flatten)]
+    holder: HolderArgs,
 }
 
 /// Says what is in a token, and whether a server with these credentials would take it
@@ -95,14 +91,6 @@ struct InspectArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-pub(super) fn identity(text: &str) -> Result<String, String> {
-    if is_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("a name of 1 to 255 bytes without control characters".to_owned())
-    }
 }
 
 pub(super) fn run(args: TokenArgs) -> Result<(), Failure> {
@@ -132,13 +120,13 @@ fn create(args: CreateArgs) -> Result<(), Failure> {
     };
     let now = seconds();
     let claims = Claims {
-        sub: args.identity,
+        sub: args.holder.identity,
         exp: now + args.ttl.as_secs_f64(),
         nbf: None,
         iat: Some(now),
         aud: args.jwt_audience.map(Into::into),
         iss: args.jwt_issuer.map(Into::into),
-        infotainer: args.permissions.permissions(),
+        infotainer: args.holder.permissions.permissions(),
     };
     let token = key.sign(&claims, args.kid).map_err(bad)?;
     let mut out = Output::new();
