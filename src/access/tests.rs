@@ -337,6 +337,27 @@ fn a_key_set_has_its_keys_by_id_and_only_those_that_sign() {
     }
 }
 
+#[test]
+fn a_key_that_stands_in_a_set_twice_is_revoked_when_it_is_gone() {
+    let dir = TempDir::new().unwrap();
+    let [one, other] = [(); 2].map(|()| KeyPair::generate_for(&PKCS_ED25519).unwrap());
+    let key = EncodingKey::from_ed_pem(one.serialize_pem().as_bytes()).unwrap();
+    let token = signed(Algorithm::EdDSA, &key, &claims(json!({})));
+    let [one, other] = [&one, &other].map(|key| jwk(key, "1", json!({})));
+    let authenticator =
+        Authenticator::new(with_jwks(&dir, &[one.clone(), one.clone(), other.clone()])).unwrap();
+    let before = authenticator.authenticate(&token).unwrap();
+    with_jwks(&dir, &[one.clone(), other.clone(), one]);
+    authenticator.reload().unwrap();
+    let between = authenticator.authenticate(&token).unwrap();
+    assert_eq!(before.standing.stands(), Stands::AsItWas);
+    with_jwks(&dir, &[other]);
+    authenticator.reload().unwrap();
+    for principal in [before, between] {
+        assert_eq!(principal.standing.stands(), Stands::Revoked);
+    }
+}
+
 fn key_file() -> (TempDir, PathBuf, KeyFile) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("keys.json");
