@@ -67,7 +67,22 @@ pub(super) fn only_item(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
 /// the fields, is judged while it is scanned: one pass instead of three. `None` says nothing about the message.
 fn plain_envelope(message: &[u8]) -> Option<Envelope<'_>> {
     let mut cursor = Cursor::new(message);
-    let mut depth = 1;
+    let (request_id, command) = begin_plain(&mut cursor)?;
+    let start = cursor.at();
+    if cursor.peek()? >> 5 != MAP {
+        return None;
+    }
+    let depth = if request_id.is_some() { 2 } else { 1 };
+    cursor.skip_item(depth).ok()?;
+    (cursor.at() == message.len()).then(|| Envelope {
+        request_id,
+        command: Cow::Borrowed(command),
+        fields: Item::new(cursor.since(start)),
+    })
+}
+
+/// The request id and the command's name, in front of the fields, if the message begins so. `None` says nothing about it.
+pub(super) fn begin_plain<'m>(cursor: &mut Cursor<'m>) -> Option<(Option<RequestId>, &'m str)> {
     let mut head = cursor.head().ok()?;
     let mut id = None;
     if (head.major, head.argument) == (ARRAY, Some(2)) {
@@ -77,7 +92,6 @@ fn plain_envelope(message: &[u8]) -> Option<Envelope<'_>> {
         }
         id = Some(request_id(number.argument?)?);
         head = cursor.head().ok()?;
-        depth = 2;
     }
     if (head.major, head.argument) != (MAP, Some(1)) {
         return None;
@@ -87,16 +101,7 @@ fn plain_envelope(message: &[u8]) -> Option<Envelope<'_>> {
         return None;
     }
     let command = std::str::from_utf8(cursor.take(name.argument?).ok()?).ok()?;
-    let start = cursor.at();
-    if cursor.peek()? >> 5 != MAP {
-        return None;
-    }
-    cursor.skip_item(depth).ok()?;
-    (cursor.at() == message.len()).then(|| Envelope {
-        request_id: id,
-        command: Cow::Borrowed(command),
-        fields: Item::new(cursor.since(start)),
-    })
+    Some((id, command))
 }
 
 fn envelope(message: Item<'_>) -> Option<Envelope<'_>> {

@@ -3,6 +3,8 @@
 //! The scan has found the envelope; here the fields of each command are picked out of its map and judged one by one, so
 //! that an error can say which field it is about, what came and what is wanted. Unknown fields are never looked into.
 
+mod plain;
+
 use bytes::Bytes;
 
 use super::Rejection;
@@ -20,7 +22,7 @@ use crate::protocol::{
 /// # Errors
 /// `malformed`, `unknown-command` or `invalid-argument`, as protocol, section 1 tells them apart.
 pub fn decode_request(message: &Bytes) -> Result<Request, Rejection> {
-    decode(message, &[])
+    plain::submission(message).map_or_else(|| decode(message, &[]), Ok)
 }
 
 /// The same of a message that [`json`](crate::protocol::json) made of a text: some commands have more fields there.

@@ -3,6 +3,8 @@
 mod commands;
 mod types;
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -503,5 +505,71 @@ proptest! {
             let fields = with(&subscription(), names[which.index(names.len())], value.clone());
             let _ = decode_request(&Bytes::from(message(command, &fields)));
         }
+    }
+}
+
+/// What is read in one pass is what the decoder of all messages finds, whatever is changed in it.
+#[test]
+fn submission_read_in_one_pass_is_what_it_is_field_by_field() {
+    let field = |name, value| (name, value);
+    let subscription = |value| field("subscription_id", value);
+    let submission = |value| field("submission", value);
+    let bytes = |len: u8| [&[0x58, len][..], &vec![7; len.into()]].concat();
+    let plain = [
+        message(
+            "SubmitPublication",
+            &[subscription(id(1)), submission(bytes(5))],
+        ),
+        message(
+            "SubmitPublication",
+            &[
+                field("publication_id", id(2)),
+                submission(bytes(0)),
+                subscription(text("orders/eu")),
+            ],
+        ),
+        [
+            b"\xa1".to_vec(),
+            text("SubmitPublication"),
+            map(&[subscription(text(UUID_TEXT)), submission(bytes(200))]),
+        ]
+        .concat(),
+    ];
+    let read = Cell::new(0);
+    let check = |bytes: Vec<u8>| {
+        let message = Bytes::from(bytes);
+        if let Some(request) = plain::submission(&message) {
+            assert_eq!(Ok(request), super::decode(&message, &[]), "{message:02x?}");
+            read.set(read.get() + 1);
+        }
+    };
+    for whole in &plain {
+        check(whole.clone());
+        for at in 0..whole.len() {
+            check(whole[..at].to_vec());
+            for value in 0..=u8::MAX {
+                let mut changed = whole.clone();
+                changed[at] = value;
+                check(changed);
+                let mut longer = whole.clone();
+                longer.insert(at, value);
+                check(longer);
+            }
+        }
+    }
+    assert!(read.get() > 1_000, "{read:?}");
+    for (name, other) in [
+        ("subscription_id", id(3)),
+        ("submission", bytes(3)),
+        ("publication_id", id(3)),
+        ("kind", text("Queue")),
+        ("unknown", id(3)),
+    ] {
+        let twice = [
+            subscription(id(1)),
+            submission(bytes(5)),
+            field(name, other),
+        ];
+        check(message("SubmitPublication", &twice));
     }
 }
