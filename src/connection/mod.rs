@@ -153,6 +153,7 @@ pub(crate) struct Connection {
     /// Those that need pages, in turn.
     behind: RefCell<VecDeque<Rc<Subscriber>>>,
     paging: Cell<Paging>,
+    page_size: Cell<usize>,
     page_failed: Cell<bool>,
     is_holding: Cell<bool>,
     held: RefCell<VecDeque<Held>>,
@@ -203,6 +204,7 @@ impl Connection {
             has_queues: Cell::new(false),
             behind: RefCell::new(VecDeque::new()),
             paging: Cell::new(Paging::Idle),
+            page_size: Cell::new(0),
             page_failed: Cell::new(false),
             is_holding: Cell::new(false),
             held: RefCell::new(VecDeque::new()),

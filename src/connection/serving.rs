@@ -123,6 +123,16 @@ impl Connection {
         self.paging.set(paging);
     }
 
+    /// Bytes of the last page that was asked for; 0 before the first.
+    pub(crate) fn page_size(&self) -> usize {
+        self.page_size.get()
+    }
+
+    /// Changes how large the page is that is asked for.
+    pub(crate) fn set_page_size(&self, bytes: usize) {
+        self.page_size.set(bytes);
+    }
+
     /// Notes whether the last page could be read. Returns whether the one before could not.
     pub(crate) fn page_failed(&self, failed: bool) -> bool {
         self.page_failed.replace(failed)
