@@ -23,6 +23,7 @@ use super::{
     backlog::{Backlog, Task},
     catalogue::{Catalogue, CatalogueError, Meta, SegmentEntry},
     index::Index,
+    journal::JournalFile,
     segment::{SegmentError, SegmentId},
     state_log::{RewriteError, StateLog},
     store::{self, Store},
@@ -161,6 +162,10 @@ impl Worker {
                     request.answer(self.freeze());
                     Ok(())
                 }
+                Task::Free(journal) => {
+                    self.free(Some(journal));
+                    Ok(())
+                }
                 Task::Seal(journal) => {
                     let began = Instant::now();
                     let sealed = self.seal(journal);
@@ -183,7 +188,7 @@ impl Worker {
             match done {
                 Ok(()) => {}
                 Err(Trouble::Full) => match self.backlog.take_surplus() {
-                    Some(spare) => self.backlog.give_up(&spare),
+                    Some(spare) => self.give_up(&spare),
                     None => self.set_full(true),
                 },
                 Err(Trouble::Fatal(why)) => self.fail(&why),
@@ -203,6 +208,14 @@ impl Worker {
         self.set_full(false);
         self.tell_space();
         Ok(())
+    }
+
+    /// Removes a journal that nobody waits for, for the room.
+    fn give_up(&self, journal: &JournalFile) {
+        if let Err(error) = journal.remove() {
+            log::warn!("{} is left behind: {error}", journal.path().display());
+        }
+        self.backlog.retry_soon();
     }
 
     /// Makes what is written now durable. Through a file handle of its own, so that a failure is not kept from the writer.

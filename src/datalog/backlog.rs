@@ -81,6 +81,8 @@ struct State {
     reserve: Option<JournalFile>,
     unsealed: VecDeque<Unsealed>,
     dead: Vec<RunDescriptor>,
+    /// Journals that were begun, and left with nothing in them.
+    unused: Vec<Arc<JournalFile>>,
     /// The journal that is written, and its generation.
     current: Option<(u64, Arc<JournalFile>)>,
     /// Bytes left in it, for what is not written yet.
@@ -124,6 +126,7 @@ impl State {
             || self.reserve.is_none()
             || !self.unsealed.is_empty()
             || !self.dead.is_empty()
+            || !self.unused.is_empty()
             || self.untidy
             || self.note.is_some()
             || self.freeze.is_some()
@@ -140,6 +143,8 @@ pub(crate) enum Task {
     Note(RunNote),
     /// Hold everything still that a backup is made of.
     Freeze(FreezeRequest),
+    /// Use a journal again in which nothing was written.
+    Free(Arc<JournalFile>),
     Seal(Unsealed),
     /// Drop runs that are dead.
     Drop(Vec<RunDescriptor>),
@@ -282,6 +287,19 @@ impl Backlog {
         self.changed.notify_all();
     }
 
+    /// Gives back a journal that was begun and left with nothing in it: `next` is written in its place, as the generation `generation`.
+    /// The background thread may be about to open the file by its name, so nobody else removes it.
+    pub(crate) fn replace(
+        &self,
+        unused: Arc<JournalFile>,
+        generation: u64,
+        next: Arc<JournalFile>,
+    ) {
+        self.begin(generation, next);
+        self.state.lock().unused.push(unused);
+        self.changed.notify_all();
+    }
+
     /// Asks for everything to be held still, in front of what else there is to do.
     pub(crate) fn ask_to_freeze(&self, request: FreezeRequest) {
         let mut state = self.state.lock();
@@ -329,6 +347,9 @@ impl Backlog {
             }
             if let Some(request) = state.freeze.take() {
                 return Task::Freeze(request);
+            }
+            if let Some(journal) = state.unused.pop() {
+                return Task::Free(journal);
             }
             // On a full disk, letting go of something is what helps.
             if !blocked && state.full.is_some() && !state.dead.is_empty() {
@@ -395,14 +416,6 @@ impl Backlog {
         drop(state);
         self.changed.notify_all();
         Ok(())
-    }
-
-    /// Removes a journal that nobody waits for, for the room.
-    pub(crate) fn give_up(&self, journal: &JournalFile) {
-        if let Err(error) = journal.remove() {
-            log::warn!("{} is left behind: {error}", journal.path().display());
-        }
-        self.retry_soon();
     }
 
     /// A spare that can be done without where room is short.

@@ -297,14 +297,8 @@ impl DataLog {
     fn replace_journal(&mut self, next: Arc<JournalFile>) {
         let generation = self.journal.generation();
         self.index.replace_journal(generation, next.clone());
-        self.backlog.begin(generation, next.clone());
-        let unused = self.journal.replace_file(next);
-        // Someone may be syncing it.
-        let kept =
-            Arc::try_unwrap(unused).and_then(|unused| self.backlog.put(unused).map_err(Arc::new));
-        if let Err(unused) = kept {
-            self.backlog.give_up(&unused);
-        }
+        let unused = self.journal.replace_file(next.clone());
+        self.backlog.replace(unused, generation, next);
     }
 
     /// Notes what of the current journal is synced, once for each, and that what was found lost is answered: new epochs, where

@@ -165,14 +165,14 @@ impl Worker {
     }
 
     /// Uses a journal's file again, unless somebody reads it.
-    fn free(&self, file: Option<Arc<JournalFile>>) {
+    pub(super) fn free(&self, file: Option<Arc<JournalFile>>) {
         match file.map(Arc::try_unwrap) {
             None => {}
             Some(Ok(file)) => match self.backlog.put(file) {
                 Ok(()) => self.set_full(false),
-                Err(file) => self.backlog.give_up(&file),
+                Err(file) => self.give_up(&file),
             },
-            Some(Err(file)) => self.backlog.give_up(&file),
+            Some(Err(file)) => self.give_up(&file),
         }
     }
 
