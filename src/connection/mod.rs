@@ -377,7 +377,11 @@ impl Connection {
         self.is_dirty.set(false);
         let mut flushed = Flushed::default();
         let written = self.write_all(&mut flushed);
-        self.is_blocked.set(matches!(written, Ok(Written::Some)));
+        let is_blocked = matches!(written, Ok(Written::Some));
+        self.is_blocked.set(is_blocked);
+        if is_blocked {
+            self.page_size.set(0);
+        }
         (written, flushed)
     }
 

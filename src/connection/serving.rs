@@ -123,7 +123,7 @@ impl Connection {
         self.paging.set(paging);
     }
 
-    /// Bytes of the last page that was asked for; 0 before the first.
+    /// Bytes of the last page that was asked for; 0 if the socket did not take everything since, and before the first.
     pub(crate) fn page_size(&self) -> usize {
         self.page_size.get()
     }

@@ -197,10 +197,6 @@ impl Worker {
     }
 
     fn make(&mut self) -> Result<(), Trouble> {
-        if self.store.is_new() {
-            // A disk that fills up at once leaves no time for it later, and the next start needs it.
-            self.keep_reserve()?;
-        }
         let file = self.backlog.make()?;
         if let Err(file) = self.backlog.put(file) {
             file.remove()?;

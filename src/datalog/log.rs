@@ -12,7 +12,7 @@ use super::{
     journal::{JournalFile, JournalWriter},
     recovery,
     segment::RunDescriptor,
-    store::{During, Lost, RunNote, Store, Synced, is_disk_full},
+    store::{During, Lost, RunNote, Store, Synced, ignore_full, is_disk_full},
     units::Source,
 };
 use crate::protocol::{PublicationId, Sequence};
@@ -88,6 +88,13 @@ impl DataLog {
                 unsealed: unsealed.iter().map(|journal| journal.generation).collect(),
             })
             .during(|| "marking the data directory as in use".into())?;
+        if store.is_new() {
+            // A disk that fills up at once leaves no time for it later, and the next start needs it.
+            store
+                .keep_reserve()
+                .or_else(ignore_full)
+                .during(|| "making the reserve for a full disk".into())?;
+        }
         let doing = || "making a journal".to_owned();
         let backlog = Arc::new(Backlog::new(
             store.journal_dir(),

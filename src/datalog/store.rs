@@ -143,6 +143,11 @@ impl Store {
         &self.found
     }
 
+    /// Whether nobody has used the directory before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.found == Found::default()
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -236,11 +241,6 @@ impl Store {
             disk::sync_dir(parent)?;
         }
         Ok(target)
-    }
-
-    /// Whether nothing was written here before this start.
-    pub(crate) fn is_new(&self) -> bool {
-        self.found.generation == 0
     }
 
     /// Gives the reserve up if the disk has no room for what a start writes.

@@ -2,7 +2,8 @@
 //!
 //! Owns the turns: one page of a connection is on its way at a time, its subscribers that are behind get theirs in turn, and the next is
 //! asked for while little waits in the outbox. So a slow client costs two pages of memory, and a fast one is never without work. Pages
-//! get larger while a client takes each as soon as it comes, which serves it nearly twice as fast.
+//! get larger while the socket takes each at once, which serves a client nearly twice as fast, and are small again when it does not: the one
+//! that it did not take waits as large as it is.
 //!
 //! ```text
 //!   Idle ──a subscriber is behind, little waits──> Asked ──page──> Idle
@@ -18,7 +19,7 @@ use crate::{
     connection::{Connection, Paging, Phase, Subscriber, encoded, in_form},
     datalog::ReadError,
     domain::{LogSource, Page},
-    protocol::{Gap, Sequence, ServerResponse},
+    protocol::{Form, Gap, Sequence, ServerResponse},
 };
 
 /// Bytes of a page, and what may wait in an outbox when the next is asked for.
@@ -39,10 +40,7 @@ impl Worker {
                 Some(end) if subscriber.position() < end => {
                     let waiting = connection.with_outbox(|outbox| outbox.publication_bytes());
                     if waiting < PAGE_SIZE {
-                        connection.set_page_size(match waiting {
-                            0 => self.larger_page(connection.page_size()),
-                            _ => PAGE_SIZE,
-                        });
+                        connection.set_page_size(self.larger_page(connection));
                         self.ask_page(connection, subscriber, end);
                     }
                     return;
@@ -53,10 +51,13 @@ impl Worker {
         }
     }
 
-    /// Bytes of the page behind one of `size`, which was taken at once.
-    fn larger_page(&self, size: usize) -> usize {
-        let largest = (self.outbox_size / 4).clamp(PAGE_SIZE, MAX_PAGE_SIZE);
-        (size * 2).clamp(PAGE_SIZE, largest)
+    /// Bytes of the next page: twice those of the last, if the socket took that at once. JSON takes more room than what it is made of.
+    fn larger_page(&self, connection: &Connection) -> usize {
+        let largest = match connection.form() {
+            Form::Cbor => (self.outbox_size / 4).clamp(PAGE_SIZE, MAX_PAGE_SIZE),
+            Form::Json => PAGE_SIZE,
+        };
+        (connection.page_size() * 2).clamp(PAGE_SIZE, largest)
     }
 
     fn ask_page(

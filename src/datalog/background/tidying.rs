@@ -23,7 +23,7 @@ use crate::{
         merge::{self, Candidate, MergeError, Merged},
         pace::Pace,
         segment::{RunDescriptor, SegmentError, SegmentFile, SegmentId},
-        store,
+        store::ignore_full,
     },
     protocol::Sequence,
 };
@@ -108,19 +108,11 @@ impl Worker {
 
     /// Does what has time.
     pub(super) fn tidy(&mut self) -> Result<(), Trouble> {
-        self.keep_reserve()?;
+        self.store.keep_reserve().or_else(ignore_full)?;
         if self.holdings.catalogue.tidy(IDS_AT_ONCE)? {
             self.backlog.set_untidy();
         }
         self.begin_merge()
-    }
-
-    /// Makes the reserve, if it is not there and there is room for it.
-    pub(super) fn keep_reserve(&self) -> Result<(), Trouble> {
-        match self.store.keep_reserve() {
-            Err(error) if !store::is_disk_full(&error) => Err(error.into()),
-            _ => Ok(()),
-        }
     }
 
     fn begin_merge(&mut self) -> Result<(), Trouble> {

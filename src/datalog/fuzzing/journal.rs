@@ -116,7 +116,10 @@ fn empty(dir: &Path) {
 /// One batch of a run.
 struct Written {
     number: u64,
+    /// What its header says, of its own journal.
     synced_through: u64,
+    /// How far all journals were synced when it was written.
+    all_through: u64,
     range: Range<usize>,
     records: Vec<Record>,
 }
@@ -262,7 +265,12 @@ impl<'a> Run<'a> {
             return;
         }
         self.number += 1;
-        let (number, synced_through) = (self.number, self.synced_through);
+        let (number, all_through) = (self.number, self.synced_through);
+        let first = self.file().batches.first();
+        let synced_through = match first {
+            Some(first) if first.number <= all_through => all_through,
+            _ => 0,
+        };
         let header = BatchHeader {
             generation: self.file().generation,
             number,
@@ -276,6 +284,7 @@ impl<'a> Run<'a> {
         file.batches.push(Written {
             number,
             synced_through,
+            all_through,
             range,
             records,
         });
@@ -478,7 +487,7 @@ fn check_kept(run: &Run<'_>, originals: &[Vec<u8>], kept: &BTreeSet<u64>) {
 fn check_told(run: &Run<'_>, kept: &BTreeSet<u64>, found: &Journals) {
     let batches = || run.files.iter().flat_map(|file| &file.batches);
     let is_kept = |batch: &&Written| kept.contains(&batch.number);
-    let synced = batches().filter(is_kept).map(|batch| batch.synced_through);
+    let synced = batches().filter(is_kept).map(|batch| batch.all_through);
     let noted = run.noted.map(|noted| noted.batch);
     let synced = synced.chain(noted).max().unwrap_or_default();
     let lost: Vec<_> = batches()
