@@ -197,9 +197,10 @@ impl Backlog {
             state.left
         };
         let reserve = match (&state.full, state.spares.last().or(state.reserve.as_ref())) {
-            (None, _) => u64::MAX,
+            (None, Some(_)) => u64::MAX,
             (Some(_), Some(next)) => next.capacity(),
-            (Some(_), None) => state.left,
+            // Nobody knows yet whether there will be room for another.
+            (_, None) => state.left,
         };
         Space {
             guaranteed: room.saturating_sub(slack),
@@ -458,14 +459,16 @@ impl Backlog {
             journal.file.shrink(journal.end)?;
         }
         match self.make() {
-            Err(error) if is_disk_full(&error) => {}
-            made => return made,
+            Err(error) if is_disk_full(&error) => self.make_least(0),
+            made => made,
         }
-        JournalFile::create(
-            &self.dir,
-            self.next_number(),
-            self.journal_size / LEAST_SHARE,
-        )
+    }
+
+    /// Makes a journal that is no larger than it has to be, for a full disk on which something was given up for it.
+    pub(crate) fn make_least(&self, needed: u64) -> io::Result<JournalFile> {
+        let capacity = needed.max(self.journal_size / LEAST_SHARE);
+        self.ask_for_room(capacity)?;
+        JournalFile::create(&self.dir, self.next_number(), capacity)
     }
 
     fn next_number(&self) -> u64 {

@@ -279,7 +279,9 @@ impl DataLog {
     }
 
     fn rotate(&mut self) -> Result<(), WriteError> {
-        let next = match self.backlog.take(self.journal.batch_len()) {
+        let needed = self.journal.batch_len();
+        let taken = self.backlog.take(needed);
+        let next = match taken.or_else(|why| self.make_of_reserve(needed).ok_or(why)) {
             Ok(file) => Arc::new(file),
             Err(why) => return Err(self.fail(why)),
         };
@@ -297,6 +299,18 @@ impl DataLog {
         self.index
             .add_journal(self.journal.generation(), self.journal.file().clone());
         Ok(())
+    }
+
+    /// Makes a journal where the reserve was. What is to be written may have been promised room just before the disk was found full,
+    /// while no journal was in hand.
+    fn make_of_reserve(&self, needed: u64) -> Option<JournalFile> {
+        if self.backlog.failed().is_some() || !self.store.give_reserve_up() {
+            return None;
+        }
+        log::warn!("the disk is full: the reserve is given up for a journal");
+        let made = self.backlog.make_least(needed);
+        made.inspect_err(|error| log::error!("making a journal: {error}"))
+            .ok()
     }
 
     /// Goes on in `next` as the same generation: a batch is larger than a journal that holds nothing. Handed over, that would be a
