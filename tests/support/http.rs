@@ -4,12 +4,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustls::ClientConfig;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpSocket,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{connect_over_tls, within};
+use super::{
+    connect_over_tls,
+    incoming::{self, Headers, Incoming},
+};
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -20,7 +20,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub struct Answer {
     /// The status.
     pub status: u16,
-    headers: Vec<(String, String)>,
+    headers: Headers,
     /// The body, unless it is a stream.
     pub body: Vec<u8>,
 }
@@ -28,10 +28,7 @@ pub struct Answer {
 impl Answer {
     /// A header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        incoming::header(&self.headers, name)
     }
 
     /// The body as JSON, whose status has to be this one.
@@ -72,10 +69,8 @@ pub struct ServerSent {
 
 /// The connection.
 pub struct Http {
-    stream: Box<dyn Stream>,
+    incoming: Incoming<Box<dyn Stream>>,
     address: SocketAddr,
-    /// What has come and was not taken.
-    unread: Vec<u8>,
     /// Of a stream of events, what was taken out of its chunks.
     text: String,
 }
@@ -83,12 +78,13 @@ pub struct Http {
 impl Http {
     /// A connection to the server.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::with_receive_buffer(address, None).await
+        Self::over(incoming::connected(address, None).await, address)
     }
 
     /// A connection whose kernel takes few bytes that the client does not read.
     pub async fn with_small_window(address: SocketAddr) -> Self {
-        Self::with_receive_buffer(address, Some(16 << 10)).await
+        let stream = incoming::connected(address, Some(16 << 10)).await;
+        Self::over(stream, address)
     }
 
     /// A connection over TLS, to the server that is called `localhost`.
@@ -97,23 +93,10 @@ impl Http {
         Self::over(stream, address)
     }
 
-    async fn with_receive_buffer(address: SocketAddr, size: Option<u32>) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        if let Some(size) = size {
-            socket.set_recv_buffer_size(size).unwrap();
-        }
-        let stream = within("the connection", socket.connect(address))
-            .await
-            .unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self::over(stream, address)
-    }
-
     fn over(stream: impl Stream + 'static, address: SocketAddr) -> Self {
         Self {
-            stream: Box::new(stream),
+            incoming: Incoming::over(Box::new(stream)),
             address,
-            unread: Vec::new(),
             text: String::new(),
         }
     }
@@ -133,9 +116,7 @@ impl Http {
 
     /// Writes bytes as they are.
     pub async fn write(&mut self, bytes: &[u8]) {
-        within("writing", self.stream.write_all(bytes))
-            .await
-            .unwrap();
+        self.incoming.write(bytes).await;
     }
 
     /// Sends a request and reads its answer.
@@ -184,7 +165,7 @@ impl Http {
 
     /// The next answer, unless the connection ends first.
     pub async fn try_next(&mut self) -> Option<Answer> {
-        if self.unread.is_empty() && !self.fill().await {
+        if self.incoming.unread.is_empty() && !self.incoming.fill().await {
             return None;
         }
         Some(self.next().await)
@@ -192,22 +173,10 @@ impl Http {
 
     /// The head of the next answer.
     pub async fn head(&mut self) -> Answer {
-        let end = loop {
-            match self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
-                Some(end) => break end,
-                None => assert!(self.fill().await, "ended in the middle of a head"),
-            }
-        };
-        let head = String::from_utf8(self.unread.drain(..end + 4).collect()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap();
-        let header = |line: &str| {
-            let (name, value) = line.split_once(':')?;
-            Some((name.to_owned(), value.trim().to_owned()))
-        };
+        let (status, headers) = self.incoming.head().await;
         Answer {
-            status: status.parse().unwrap(),
-            headers: lines.filter_map(header).collect(),
+            status,
+            headers,
             body: Vec::new(),
         }
     }
@@ -217,10 +186,10 @@ impl Http {
         let len = answer
             .header("content-length")
             .map_or(0, |len| len.parse().unwrap());
-        while self.unread.len() < len {
-            assert!(self.fill().await, "ended in the middle of a body");
+        while self.incoming.unread.len() < len {
+            assert!(self.incoming.fill().await, "ended in the middle of a body");
         }
-        answer.body = self.unread.drain(..len).collect();
+        answer.body = self.incoming.unread.drain(..len).collect();
     }
 
     /// Subscribes by server-sent events: the head of the answer.
@@ -266,39 +235,36 @@ impl Http {
     /// Takes one chunk; false at the last.
     async fn chunk(&mut self) -> bool {
         let end = loop {
-            match self.unread.windows(2).position(|two| two == b"\r\n") {
+            match self
+                .incoming
+                .unread
+                .windows(2)
+                .position(|two| two == b"\r\n")
+            {
                 Some(end) => break end,
                 None => {
-                    if !self.fill().await {
+                    if !self.incoming.fill().await {
                         return false;
                     }
                 }
             }
         };
-        let len = usize::from_str_radix(str::from_utf8(&self.unread[..end]).unwrap(), 16).unwrap();
-        while self.unread.len() < end + 2 + len + 2 {
-            if !self.fill().await {
+        let len = usize::from_str_radix(str::from_utf8(&self.incoming.unread[..end]).unwrap(), 16)
+            .unwrap();
+        while self.incoming.unread.len() < end + 2 + len + 2 {
+            if !self.incoming.fill().await {
                 return false;
             }
         }
-        let text = self.unread[end + 2..][..len].to_vec();
-        self.unread.drain(..end + 2 + len + 2);
+        let text = self.incoming.unread[end + 2..][..len].to_vec();
+        self.incoming.unread.drain(..end + 2 + len + 2);
         self.text.push_str(str::from_utf8(&text).unwrap());
         len > 0
     }
 
     /// Whether the server has ended the connection, when nothing more comes.
     pub async fn is_over(&mut self) -> bool {
-        !self.fill().await
-    }
-
-    async fn fill(&mut self) -> bool {
-        let read = within(
-            "bytes from the server",
-            self.stream.read_buf(&mut self.unread),
-        )
-        .await;
-        matches!(read, Ok(1..))
+        !self.incoming.fill().await
     }
 }
 

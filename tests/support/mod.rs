@@ -26,6 +26,7 @@ mod authority;
 mod client;
 #[cfg(feature = "server")]
 mod http;
+mod incoming;
 mod process;
 mod raw;
 mod server;

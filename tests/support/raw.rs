@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
-use super::{Response, within};
+use super::{
+    Response,
+    incoming::{self, Headers, Incoming},
+    within,
+};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -15,17 +19,14 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 pub struct Handshake {
     /// The status.
     pub status: u16,
-    headers: Vec<(String, String)>,
+    headers: Headers,
     raw: Raw,
 }
 
 impl Handshake {
     /// A header of the answer.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        incoming::header(&self.headers, name)
     }
 
     /// The connection, if it was accepted. `Welcome` has not been read.
@@ -70,13 +71,13 @@ pub async fn ask(
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
-) -> (u16, String, Vec<(String, String)>) {
+) -> (u16, String, Headers) {
     let host = address.to_string();
     let usual = [("Host", host.as_str()), ("Connection", "close")];
     let all = usual.iter().chain(headers).copied();
     let mut answer = request(address, method, path, all).await;
-    let mut body = std::mem::take(&mut answer.raw.unread);
-    within("the body", answer.raw.stream.read_to_end(&mut body))
+    let mut body = std::mem::take(&mut answer.raw.0.unread);
+    within("the body", answer.raw.0.stream.read_to_end(&mut body))
         .await
         .unwrap();
     (
@@ -99,16 +100,10 @@ async fn request<'a>(
     }
     request += "\r\n";
     raw.write(request.as_bytes()).await;
-    let head = raw.head_of_answer().await;
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap();
-    let header = |line: &str| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.to_owned(), value.trim().to_owned()))
-    };
+    let (status, headers) = raw.0.head().await;
     Handshake {
-        status: status.parse().unwrap(),
-        headers: lines.filter_map(header).collect(),
+        status,
+        headers,
         raw,
     }
 }
@@ -134,26 +129,14 @@ impl Frame {
 }
 
 /// The bytes of a connection.
-pub struct Raw {
-    stream: TcpStream,
-    unread: Vec<u8>,
-}
+pub struct Raw(Incoming<TcpStream>);
 
 impl Raw {
     /// A TCP connection; with `receive_buffer` its kernel takes few bytes that nobody reads.
     pub async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        if let Some(size) = receive_buffer {
-            socket.set_recv_buffer_size(size).unwrap();
-        }
-        let stream = within("the connection", socket.connect(address))
-            .await
-            .unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            unread: Vec::new(),
-        }
+        Self(Incoming::over(
+            incoming::connected(address, receive_buffer).await,
+        ))
     }
 
     /// An accepted WebSocket that had its `Welcome`.
@@ -163,34 +146,26 @@ impl Raw {
         raw
     }
 
-    /// Reads the head of the answer to a handshake.
-    pub async fn head_of_answer(&mut self) -> String {
-        let end = loop {
-            match self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
-                Some(end) => break end,
-                None => assert!(self.fill().await, "ended in the middle of the head"),
-            }
-        };
-        String::from_utf8(self.unread.drain(..end + 4).collect()).unwrap()
+    /// Reads the head of the answer to a handshake: its status.
+    pub async fn head_of_answer(&mut self) -> u16 {
+        self.0.head().await.0
     }
 
     /// Writes bytes.
     pub async fn write(&mut self, bytes: &[u8]) {
-        within("writing", self.stream.write_all(bytes))
-            .await
-            .unwrap();
+        self.0.write(bytes).await;
     }
 
     /// Writes bytes; false if the server has ended the connection.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
-        within("writing", self.stream.write_all(bytes))
+        within("writing", self.0.stream.write_all(bytes))
             .await
             .is_ok()
     }
 
     /// Writes as much as the kernel takes at once; 0 if it takes nothing now.
     pub fn write_now(&mut self, bytes: &[u8]) -> usize {
-        match self.stream.try_write(bytes) {
+        match self.0.stream.try_write(bytes) {
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
             Err(error) => panic!("{error}"),
@@ -230,7 +205,7 @@ impl Raw {
     /// Reads at most `limit` bytes that are thrown away; 0 at the end.
     pub async fn discard(&mut self, limit: usize) -> usize {
         let mut buffer = vec![0; limit];
-        within("bytes", self.stream.read(&mut buffer))
+        within("bytes", self.0.stream.read(&mut buffer))
             .await
             .unwrap_or(0)
     }
@@ -238,31 +213,31 @@ impl Raw {
     /// Takes at most `limit` bytes as they come; none at the end.
     pub async fn take(&mut self, limit: usize) -> Vec<u8> {
         let mut buffer = vec![0; limit];
-        let len = within("bytes", self.stream.read(&mut buffer)).await;
+        let len = within("bytes", self.0.stream.read(&mut buffer)).await;
         buffer.truncate(len.unwrap_or(0));
         buffer
     }
 
     /// Lets what was taken be read again, in front of what comes.
     pub fn unread(&mut self, bytes: Vec<u8>) {
-        let behind = std::mem::replace(&mut self.unread, bytes);
-        self.unread.extend(behind);
+        let behind = std::mem::replace(&mut self.0.unread, bytes);
+        self.0.unread.extend(behind);
     }
 
     /// Ends this half of the connection: nothing more is written.
     pub async fn finish(&mut self) {
-        self.stream.shutdown().await.unwrap();
+        self.0.stream.shutdown().await.unwrap();
     }
 
     /// The next frame; `None` at the end of the connection, however it came.
     pub async fn read(&mut self) -> Option<Frame> {
         loop {
-            if let Some((frame, len)) = parse(&self.unread) {
-                self.unread.drain(..len);
+            if let Some((frame, len)) = parse(&self.0.unread) {
+                self.0.unread.drain(..len);
                 return Some(frame);
             }
-            if !self.fill().await {
-                assert!(self.unread.is_empty(), "ended in the middle of a frame");
+            if !self.0.fill().await {
+                assert!(self.0.unread.is_empty(), "ended in the middle of a frame");
                 return None;
             }
         }
@@ -296,17 +271,6 @@ impl Raw {
     /// Waits until the server ends the connection.
     pub async fn ended(&mut self) {
         while self.read().await.is_some() {}
-    }
-
-    /// More of what comes; false at the end.
-    async fn fill(&mut self) -> bool {
-        let read = within(
-            "bytes from the server",
-            self.stream.read_buf(&mut self.unread),
-        )
-        .await;
-        // A connection that is reset has ended, too.
-        matches!(read, Ok(len) if len > 0)
     }
 }
 
