@@ -71,6 +71,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
     let (used, mut free) = by_generation(store, files, meta.sealed_through, &mut replay.report)?;
     let (unsealed, empty) = replay_all(&mut replay, used, meta.sealed_through)?;
     free.extend(empty);
+    sync_free(store, &free)?;
     let last_sealed = match unsealed.is_empty() {
         true => last_sealed_batch(store, &free)?,
         false => 0,
@@ -161,6 +162,17 @@ fn replay_all(
     }
     gone.for_each(|gone| replay.gone(gone));
     Ok((unsealed, empty))
+}
+
+/// What a start that was cut short erased may not be durable: it would come back, and look like damage of an earlier run.
+fn sync_free(store: &Store, free: &[JournalFile]) -> Result<(), OpenError> {
+    if store.found().unclean {
+        for file in free {
+            file.sync()
+                .during(|| format!("syncing {}", file.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The number of the last batch in the newest journal that is sealed, if that is still there: 0 if none is. Numbers go on behind it,
