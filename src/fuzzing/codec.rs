@@ -106,11 +106,15 @@ fn response(message: &Bytes, tree: Option<&Tree<'_>>) {
         encode_response(&mut frame, received.request_id, response);
         let again = decode_response(&payload(&frame.clone().freeze()));
         assert_eq!(again.as_ref(), Ok(received));
-        // The publications of an answer are handed on unread, so that they can be anything.
-        if let Some(text) = json::from_cbor(&payload(&frame.freeze())) {
+        // The publications of an answer are handed on unread, so that they can be anything. What is none may be one in JSON, where a
+        // text and bytes are written alike.
+        let meant = meaning(Ok(received.clone()));
+        let is_readable = |(_, publications): &Meaning| publications.iter().all(Option::is_some);
+        if meant.as_ref().is_some_and(is_readable)
+            && let Some(text) = json::from_cbor(&payload(&frame.freeze()))
+        {
             let item = json::to_cbor(&text).expect("what was written as JSON");
-            let in_json = decode_response(&item.into());
-            assert_eq!(meaning(in_json), meaning(Ok(received.clone())));
+            assert_eq!(meaning(decode_response(&item.into())), meant);
         }
     }
     if !tree.has_odd_text() {
@@ -119,10 +123,11 @@ fn response(message: &Bytes, tree: Option<&Tree<'_>>) {
     }
 }
 
+/// What was received without its publications, and those that are some.
+type Meaning = (Received, Vec<Option<ReceivedPublication>>);
+
 /// What is received, with its publications decoded: they are handed on as they are encoded.
-fn meaning(
-    decoded: Result<Received, NotAResponse>,
-) -> Option<(Received, Vec<Option<ReceivedPublication>>)> {
+fn meaning(decoded: Result<Received, NotAResponse>) -> Option<Meaning> {
     let mut received = decoded.ok()?;
     let mut publications = Vec::new();
     if let ServerMessage::Response(ServerResponse::DataLogEntry(entry)) = &mut received.message {
