@@ -115,11 +115,11 @@ impl StateLog {
         self.end.generation
     }
 
-    /// Whether a part of it was found damaged, with something whole behind.
     pub(crate) fn len(&self) -> u64 {
         self.end.offset
     }
 
+    /// Whether a part of it was found damaged, with something whole behind.
     pub(crate) fn is_damaged(&self) -> bool {
         self.is_damaged
     }
@@ -148,11 +148,15 @@ impl StateLog {
         self.file.sync_all()
     }
 
-    /// Appends the state records of a sealed journal, even if there are none, and syncs them.
+    /// Appends the state records of a sealed journal, even if there are none, and syncs them. Where it tells of that generation already,
+    /// the journal is being sealed again, and what it has is kept as it is: behind later generations, older state would come back.
     ///
     /// # Errors
     /// If it can't be written. What is there then is a torn end.
     pub(crate) fn append(&mut self, generation: u64, records: &[Record]) -> io::Result<()> {
+        if generation <= self.end.generation {
+            return Ok(());
+        }
         self.builder.clear();
         for record in records {
             self.builder.push(record);
@@ -513,6 +517,18 @@ mod tests {
                 damaged: vec![]
             }
         );
+    }
+
+    /// A catalogue that went back in time has its journals sealed again, and the state of the first came behind that of the last.
+    #[test]
+    fn generation_that_is_told_is_not_told_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(three(dir.path()));
+        let mut log = StateLog::open(dir.path(), STORE).unwrap();
+        let before = replay(&log);
+        log.append(1, &[Record::CreateLog(LogNumber(1)), put(1)])
+            .unwrap();
+        assert_eq!((replay(&log), log.generation()), (before, 3));
     }
 
     #[test]

@@ -112,8 +112,9 @@ impl Worker {
         self.sync_journals()?;
         let holdings = &mut self.holdings;
         let sealed_through = holdings.meta.sealed_through;
-        if holdings.state_log.generation() < sealed_through {
-            // A start found that it lacks something, and could not write it anew. Behind what comes now, nobody would see that.
+        if holdings.state_log.generation() < sealed_through || holdings.state_log.is_damaged() {
+            // A start found that it lacks something, and could not write it anew. Behind what comes now, nobody would see that. What it
+            // tells of later generations goes with it: their journals are still there, to be sealed again.
             let catalogue = &holdings.catalogue;
             holdings.state_log.rewrite(catalogue, sealed_through)?;
         }
