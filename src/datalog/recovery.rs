@@ -12,6 +12,7 @@ pub(super) mod fuzzing;
 mod outdated;
 mod replay;
 mod sealed;
+mod torn;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -32,6 +33,7 @@ use super::{
     units::Source,
 };
 use replay::Replay;
+use torn::Torn;
 
 /// What a start goes on with.
 pub(crate) struct Recovery {
@@ -58,7 +60,8 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         .during(|| "opening the journals".into())?;
     let next_file = files.last().map_or(1, |file| file.number() + 1);
     let index = Arc::new(Index::default());
-    let mut replay = Replay::new(store, &index);
+    let torn = Torn::find(store).during(|| "looking into the quarantine".into())?;
+    let mut replay = Replay::new(store, &index, torn);
     let (holdings, sealed_state) = sealed::open(store, options, &files, &mut replay)?;
     let meta = holdings.meta;
     let catalogue = holdings.catalogue.clone();
@@ -71,7 +74,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
     let (used, mut free) = by_generation(store, files, meta.sealed_through, &mut replay.report)?;
     let (unsealed, empty) = replay_all(&mut replay, used, meta.sealed_through)?;
     free.extend(empty);
-    sync_free(store, &free)?;
+    sync_free(store, &replay.torn, &free, meta.sealed_through)?;
     let last_sealed = match unsealed.is_empty() {
         true => last_sealed_batch(store, &free)?,
         false => 0,
@@ -165,12 +168,23 @@ fn replay_all(
 }
 
 /// What a start that was cut short erased may not be durable: it would come back, and look like damage of an earlier run.
-fn sync_free(store: &Store, free: &[JournalFile]) -> Result<(), OpenError> {
-    if store.found().unclean {
-        for file in free {
-            file.sync()
-                .during(|| format!("syncing {}", file.path().display()))?;
+fn sync_free(
+    store: &Store,
+    torn: &Torn,
+    free: &[JournalFile],
+    sealed_through: u64,
+) -> Result<(), OpenError> {
+    if !store.found().unclean {
+        return Ok(());
+    }
+    for file in free {
+        let path = file.path().display();
+        let first = file.first_batch(store.id());
+        if first.during(|| format!("reading {path}"))?.is_none() {
+            torn.erase_in_empty(file, sealed_through)
+                .during(|| format!("cutting {path}"))?;
         }
+        file.sync().during(|| format!("syncing {path}"))?;
     }
     Ok(())
 }

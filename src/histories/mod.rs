@@ -45,8 +45,15 @@ const HISTORIES: u64 = 2_000;
 /// The first of their seeds. Always the same, so that a check fails for what was changed; others are run on demand.
 const SEED: u64 = 1;
 
-/// Seeds that found something once: what a start erased, and did not sync before it was cut short, came back with a power cut.
-const FOUND: [u64; 1] = [13_117_806_085_116_807_608];
+/// Seeds that found something once.
+const FOUND: [u64; 3] = [
+    // What a start erased, and did not sync before it was cut short, came back with a power cut;
+    13_117_806_085_116_807_608,
+    // so did what it erased and could not sync.
+    2_748_013_595_175_630_690,
+    // Behind a catalogue that went back in time, the state of a journal sealed again came behind that of later ones.
+    8_503_756_694_963_523_159,
+];
 
 /// What has to happen in so many histories, or they show nothing.
 const EVERYTHING: [&str; 27] = [

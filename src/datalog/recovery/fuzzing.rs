@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Replay, by_generation, live_logs, replay_all};
+use super::{Replay, by_generation, live_logs, replay_all, torn::Torn};
 use crate::datalog::{
     LogExtent, LogNumber, LogReader, OpenError, RecoveryReport,
     catalogue::Catalogue,
@@ -35,7 +35,7 @@ pub(in crate::datalog) fn replay_journals(
     let files = JournalFile::open_all(&store.journal_dir(), store.is_stand_in())
         .during(|| "opening the journals".into())?;
     let index = Arc::new(Index::default());
-    let mut replay = Replay::new(store, &index);
+    let mut replay = Replay::new(store, &index, Torn::default());
     let (used, _) = by_generation(store, files, sealed_through, &mut replay.report)?;
     // They are in the index, or hold nothing.
     let _ = replay_all(&mut replay, used, sealed_through)?;

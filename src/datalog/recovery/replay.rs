@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::read;
+use super::{read, torn::Torn};
 use crate::{
     datalog::{
         LogNumber, OpenError, RecoveryReport,
@@ -36,11 +36,13 @@ pub(super) struct Replay<'a> {
     pub(super) dead: Vec<RunDescriptor>,
     /// The journal in front of the next was told to be gone.
     is_gone_told: bool,
+    /// What earlier starts erased.
+    pub(super) torn: Torn,
     pub(super) report: RecoveryReport,
 }
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(store: &'a Store, index: &'a Index) -> Self {
+    pub(super) fn new(store: &'a Store, index: &'a Index, torn: Torn) -> Self {
         Self {
             store,
             index,
@@ -51,6 +53,7 @@ impl<'a> Replay<'a> {
             hole: None,
             dead: Vec::new(),
             is_gone_told: false,
+            torn,
             report: RecoveryReport::default(),
         }
     }
@@ -77,6 +80,10 @@ impl<'a> Replay<'a> {
         let scan = scan(&bytes, self.store.id(), sealed_through, self.last_batch);
         let generation = scan.generation.unwrap_or_default();
         let is_cut = self.cut(&file, generation, &bytes, &scan)?;
+        let end = scan.spans.last().map_or(0, |span| span.end);
+        self.torn
+            .erase_in_used(&file, generation, end)
+            .during(|| format!("cutting {}", file.path().display()))?;
         // Earlier runs' journals were looked at, and cut, by the start of the last one.
         let is_damaged_tail =
             scan.torn.is_some() && (!found.unclean || generation < found.generation);
@@ -125,9 +132,9 @@ impl<'a> Replay<'a> {
         if is_damaged_tail || is_short {
             self.damage(&tail);
         }
-        let end = match scan.spans.last() {
-            Some(span) if is_cut => span.end as u64,
-            _ => file.capacity(),
+        let end = match is_cut {
+            true => end as u64,
+            false => file.capacity(),
         };
         Ok(Ok(Unsealed {
             file,
@@ -344,21 +351,20 @@ impl<'a> Replay<'a> {
             return Ok(true);
         };
         let path = file.path().display();
-        let name = format!("journal-{generation}-{}-torn", range.start);
-        let copy = || self.store.quarantine_bytes(&name, &bytes[range.clone()]);
+        let copy = || Torn::copy(self.store, generation, bytes, &range);
         let copied = match copy() {
             Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => copy(),
             copied => copied,
         };
-        match copied {
-            Ok(()) => {}
+        let name = match copied {
+            Ok(name) => name,
             Err(error) if is_disk_full(&error) => {
                 log::warn!("the torn tail of {path} can't be copied: {error}");
                 return Ok(false);
             }
             // Were it left there, the next start would take it for damage.
             Err(error) => return Err(error).during(|| format!("copying the end of {path}")),
-        }
+        };
         let length = range.len() as u64;
         log::warn!("{path} ends in {length} torn bytes, copied to quarantine/{name}");
         self.report.cut_bytes += length;
