@@ -26,10 +26,10 @@ impl World {
     pub(super) fn damage(&mut self) -> String {
         let files = self.disk.files();
         let (path, len) = files[self.random.usize(..files.len())].clone();
-        let mut bytes = fs::read(&path).unwrap();
+        // Zeros at its end may be the last publication's.
+        let bytes = fs::read(&path).unwrap();
         let end = bytes.iter().rposition(|&byte| byte != 0);
         let end = end.map_or(0, |end| end + 1);
-        bytes.truncate(end);
         let name = path.strip_prefix(self.disk.dir()).unwrap().to_owned();
         let at = self.random.usize(..=end.saturating_sub(1));
         let random = &mut self.random;
