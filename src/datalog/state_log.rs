@@ -26,7 +26,7 @@ const SMALL: u64 = 4 << 20;
 /// Bytes of one batch when the file is written anew.
 const BATCH: usize = 1 << 20;
 
-/// Why the state log could not be written anew. It is as it was.
+/// Why the state log could not be written anew.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RewriteError {
     #[error("writing the state log")]
@@ -47,6 +47,8 @@ pub(crate) struct StateLog {
     last: Range<u64>,
     /// What lies behind the last whole batch, until it is overwritten.
     torn: Option<Range<u64>>,
+    /// It was written anew, and a power cut may bring back what had its name before.
+    is_name_volatile: bool,
     builder: BatchBuilder,
 }
 
@@ -104,6 +106,7 @@ impl StateLog {
             is_damaged: false,
             last: 0..0,
             torn: None,
+            is_name_volatile: false,
             builder: BatchBuilder::new(),
         };
         log.find_end()?;
@@ -157,6 +160,7 @@ impl StateLog {
         if generation <= self.end.generation {
             return Ok(());
         }
+        self.sync_name()?;
         self.builder.clear();
         for record in records {
             self.builder.push(record);
@@ -288,7 +292,8 @@ impl StateLog {
     /// [`generation`](Self::generation) is behind that: the end of the file was lost.
     ///
     /// # Errors
-    /// If the catalogue can't be read or the file can't be written. The state log is as it was then.
+    /// If the catalogue can't be read or the file can't be written: the state log is as it was then. If only its name can't be made
+    /// durable, that is done before anything is appended.
     pub(crate) fn rewrite(
         &mut self,
         catalogue: &Catalogue,
@@ -308,11 +313,20 @@ impl StateLog {
         catalogue.records(|record| anew.push(&record).map_err(RewriteError::Io))?;
         let (file, end) = anew.finish()?;
         disk::rename(&path, &self.path)?;
-        if let Some(state) = self.path.parent() {
-            disk::sync_dir(state)?;
-        }
+        // What was open has no name now.
         (self.file, self.end) = (file, end);
         (self.torn, self.is_damaged) = (None, false);
+        self.is_name_volatile = true;
+        Ok(self.sync_name()?)
+    }
+
+    fn sync_name(&mut self) -> io::Result<()> {
+        if self.is_name_volatile
+            && let Some(state) = self.path.parent()
+        {
+            disk::sync_dir(state)?;
+            self.is_name_volatile = false;
+        }
         Ok(())
     }
 
@@ -454,6 +468,7 @@ mod tests {
     use super::*;
     use crate::datalog::LogNumber;
     use crate::datalog::catalogue::{CatalogueBatch, LogEntry, Meta};
+    use crate::datalog::disk::simulated;
     use crate::protocol::{Sequence, Timestamp};
 
     const STORE: Uuid = Uuid::from_u128(9);
@@ -529,6 +544,44 @@ mod tests {
         log.append(1, &[Record::CreateLog(LogNumber(1)), put(1)])
             .unwrap();
         assert_eq!((replay(&log), log.generation()), (before, 3));
+    }
+
+    fn catalogue_through(dir: &Path, sealed_through: u64) -> Catalogue {
+        let catalogue = Catalogue::open(&dir.join("catalogue"), 1 << 20).unwrap();
+        let mut batch = CatalogueBatch::new(&Meta {
+            store: STORE,
+            sealed_through,
+            next_log: 2,
+        });
+        batch.put_state(b"key", b"of the catalogue");
+        catalogue.commit(batch).unwrap();
+        catalogue
+    }
+
+    /// What was sealed next was appended to the old file, which had no name any more.
+    #[test]
+    fn state_log_whose_new_name_could_not_be_synced_loses_nothing() {
+        for seed in 0..20 {
+            for end in [simulated::End::Kill, simulated::End::PowerCut] {
+                let disk = simulated::Disk::new(seed);
+                let dir = disk.dir();
+                disk::create_dir_all(&dir).unwrap();
+                disk::sync_dir(dir.parent().unwrap()).unwrap();
+                let mut log = three(&dir);
+                disk::sync_dir(&dir).unwrap();
+                let catalogue = catalogue_through(&dir, 3);
+                disk.fail(simulated::Call::Sync, 1);
+                log.rewrite(&catalogue, 3).unwrap_err();
+                drop(catalogue);
+                log.append(4, &[put(4)]).unwrap();
+                disk.end(end);
+                drop(log);
+                disk.revive();
+                let log = StateLog::open(&dir, STORE).unwrap();
+                assert_eq!(log.generation(), 4, "{seed}, {end:?}");
+                assert_eq!(replay(&log).0.last(), Some(&put(4)));
+            }
+        }
     }
 
     #[test]
