@@ -263,12 +263,12 @@ impl StateLog {
         catalogue: &Catalogue,
         sealed_through: u64,
     ) -> Result<u64, RewriteError> {
+        if self.generation() < sealed_through || self.is_damaged {
+            self.rewrite(catalogue, sealed_through)?;
+        }
         if self.generation() > sealed_through {
             // The commit behind its last append is still to come.
             return Ok(self.begin_of_later(sealed_through)?);
-        }
-        if self.generation() < sealed_through || self.is_damaged {
-            self.rewrite(catalogue, sealed_through)?;
         }
         // Of the last batch, the padding alone may be cut.
         Ok(self.end.offset.min(self.file.len()?))
@@ -582,6 +582,30 @@ mod tests {
                 assert_eq!(replay(&log).0.last(), Some(&put(4)));
             }
         }
+    }
+
+    /// The backup lacked what was damaged.
+    #[test]
+    fn damage_is_made_good_in_what_a_backup_takes_also_of_a_log_that_is_ahead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = three(dir.path()).path().to_owned();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let mut log = StateLog::open(dir.path(), STORE).unwrap();
+        assert!(log.is_damaged());
+        let catalogue = catalogue_through(dir.path(), 2);
+        let len = log.len_through(&catalogue, 2).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..len as usize]).unwrap();
+        let log = StateLog::open(dir.path(), STORE).unwrap();
+        let (records, replayed) = replay(&log);
+        let of_catalogue = Record::Put {
+            key: (*b"key").into(),
+            value: (*b"of the catalogue").into(),
+        };
+        assert!(records.contains(&of_catalogue), "{records:?}");
+        assert_eq!((replayed.generation, replayed.damaged), (2, vec![]));
     }
 
     #[test]

@@ -205,7 +205,7 @@ fn tell_behind(
 /// Sees to it that the state log says what the catalogue says. Where it can't be written now, it will be another time.
 fn bring_up(state_log: &mut StateLog, catalogue: &Catalogue, meta: Meta) {
     let behind = state_log.generation() < meta.sealed_through;
-    // What is ahead is of a journal that will be sealed again, which appends it again.
+    // What is ahead is of journals that will be sealed again.
     let ahead = state_log.generation() > meta.sealed_through;
     if ahead || !(behind || state_log.wants_rewrite()) {
         return;
