@@ -29,6 +29,13 @@ pub(crate) struct Scan {
     pub(crate) batches: u64,
 }
 
+impl Scan {
+    /// Whether nothing of it was lost, as far as that can be seen.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.damaged.is_empty() && self.torn.is_none()
+    }
+}
+
 /// Finds the batches of the newest generation above `sealed_through` in `bytes`.
 ///
 /// `before` is the number of the last batch in front of this journal, as far as it is known.

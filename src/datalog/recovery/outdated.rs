@@ -49,7 +49,7 @@ pub(super) fn why_outdated(
         let mut whole = HashSet::new();
         for journal in journals {
             let found = scan(&read(journal)?, store.id(), meta.sealed_through, 0);
-            if found.damaged.is_empty() && found.torn.is_none() {
+            if found.is_whole() {
                 whole.extend(found.generation);
             }
         }

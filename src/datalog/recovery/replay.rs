@@ -317,7 +317,8 @@ impl<'a> Replay<'a> {
         self.hole = Some(HashSet::new());
     }
 
-    fn set_damaged_aside(
+    /// Tells of damage in a journal, of which a copy is kept.
+    pub(super) fn set_damaged_aside(
         &mut self,
         file: &JournalFile,
         generation: u64,

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Replay, generation_of, outdated::why_outdated};
+use super::{Replay, generation_of, outdated::why_outdated, read};
 use crate::{
     datalog::{
         LogNumber, OpenError, Options, StateMap,
@@ -23,7 +23,11 @@ use crate::{
             Catalogue, CatalogueBatch, CatalogueError, CatalogueState, LogEntry, Meta, SegmentEntry,
         },
         disk,
-        journal::{JournalFile, format::RecordView},
+        journal::{
+            JournalFile, Scan,
+            format::{Batch, RecordView},
+            scan,
+        },
         segment::{RunDescriptor, SegmentFile, SegmentId, SegmentSummary},
         state_log::{Replayed, StateLog},
         store::{During, Store, ignore_full},
@@ -283,17 +287,25 @@ fn rebuild(
     state.is_partial = !replayed.damaged.is_empty();
     tell_damaged(store, state_log, &replayed, replay)
         .during(|| "copying what is damaged of the state log".into())?;
-    let mut segments = Vec::new();
-    for summary in whole_segments(store, found, replay)? {
-        if !is_to_be_sealed_again(store, &summary, &replayed, journals)? {
-            segments.push(summary);
+    let untold = untold_journals(store, replayed.generation, journals)?;
+    let mut segments = whole_segments(store, found, replay)?;
+    let sealed_through = segments
+        .iter()
+        .filter(|segment| !is_to_be_sealed_again(segment, &untold))
+        .map(|segment| segment.header.generations.1)
+        .fold(replayed.generation, u64::max);
+    segments.retain(|segment| segment.header.generations.1 <= sealed_through);
+    for (generation, Untold { file, scan }) in untold.range(..=sealed_through) {
+        let bytes = read(file)?;
+        for range in &scan.damaged {
+            replay.set_damaged_aside(file, *generation, &bytes, range);
         }
+        state.apply_journal(store, &bytes, scan);
     }
     replay.report.catalogue_rebuilt = replayed.generation > 0 || !segments.is_empty();
-    let newest = segments.iter().map(|segment| segment.header.generations.1);
     let meta = Meta {
         store: store.id(),
-        sealed_through: newest.fold(replayed.generation, u64::max),
+        sealed_through,
         next_log: state.next_log,
     };
     let mut batch = CatalogueBatch::new(&meta);
@@ -333,7 +345,8 @@ fn tell_damaged(
     Ok(())
 }
 
-/// Of the segments that can be read, those that no newer one replaces.
+/// Of the segments that can be read, those that no other replaces: a newer one, or one that is of more generations. That is a merge
+/// which the catalogue forgot, before one of the journals that it was made of was sealed again.
 fn whole_segments(
     store: &Store,
     found: &[SegmentId],
@@ -347,10 +360,15 @@ fn whole_segments(
         match file.summary() {
             Ok(summary) => {
                 let (low, high) = summary.header.generations;
-                let replaces = |newer: &SegmentSummary| {
+                let overlaps = |newer: &SegmentSummary| {
                     newer.header.generations.0 <= high && low <= newer.header.generations.1
                 };
-                if !kept.iter().any(replaces) {
+                let is_part = |newer: &SegmentSummary| {
+                    let newer = newer.header.generations;
+                    low <= newer.0 && newer.1 <= high && newer != (low, high)
+                };
+                if kept.iter().filter(|newer| overlaps(newer)).all(is_part) {
+                    kept.retain(|newer| !overlaps(newer));
                     kept.push(summary);
                 }
             }
@@ -363,24 +381,36 @@ fn whole_segments(
     Ok(kept)
 }
 
-/// Whether the segment was made of a journal that is still there, without becoming known: the state log says so.
-fn is_to_be_sealed_again(
+/// A journal that is still there, of a generation that the state log does not tell of.
+struct Untold<'a> {
+    file: &'a JournalFile,
+    scan: Scan,
+}
+
+/// Those that there are, by generation.
+fn untold_journals<'a>(
     store: &Store,
-    segment: &SegmentSummary,
-    replayed: &Replayed,
-    journals: &[JournalFile],
-) -> Result<bool, OpenError> {
-    let (low, high) = segment.header.generations;
-    if high <= replayed.generation {
-        return Ok(false);
-    }
-    for journal in journals {
-        let generation = generation_of(store, journal, replayed.generation)?;
-        if generation.is_some_and(|generation| (low..=high).contains(&generation)) {
-            return Ok(true);
+    told: u64,
+    journals: &'a [JournalFile],
+) -> Result<BTreeMap<u64, Untold<'a>>, OpenError> {
+    let mut untold = BTreeMap::new();
+    for file in journals {
+        if generation_of(store, file, told)?.is_none() {
+            continue;
+        }
+        let scan = scan(&read(file)?, store.id(), told, 0);
+        if let Some(generation) = scan.generation {
+            untold.insert(generation, Untold { file, scan });
         }
     }
-    Ok(false)
+    Ok(untold)
+}
+
+/// Whether the segment was made of a journal that is still there, perhaps without becoming known. One that was merged was known.
+fn is_to_be_sealed_again(segment: &SegmentSummary, untold: &BTreeMap<u64, Untold<'_>>) -> bool {
+    let (low, high) = segment.header.generations;
+    let journal = untold.get(&high);
+    low == high && journal.is_some_and(|journal| journal.scan.is_whole())
 }
 
 fn put_ids(
@@ -465,6 +495,19 @@ impl SealedState {
                 self.map.remove(key);
             }
             RecordView::Publications { .. } => {}
+        }
+    }
+
+    /// What a journal says whose publications are in a segment.
+    fn apply_journal(&mut self, store: &Store, bytes: &[u8], scan: &Scan) {
+        for span in &scan.spans {
+            let mut at = span.start;
+            while let Some(batch) = Batch::read(&bytes[at..span.end], store.id()) {
+                for record in batch.records().flatten() {
+                    self.apply(&record);
+                }
+                at = (at + batch.len()).min(span.end);
+            }
         }
     }
 

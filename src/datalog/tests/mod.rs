@@ -8,6 +8,7 @@ mod basics;
 mod crash_points;
 mod damage;
 mod every_file;
+mod failures;
 mod full_disk;
 mod measure;
 mod model;
