@@ -10,6 +10,7 @@
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod outdated;
+mod rebuilt;
 mod replay;
 mod sealed;
 mod torn;
