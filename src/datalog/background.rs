@@ -214,7 +214,7 @@ impl Worker {
         self.backlog.retry_soon();
     }
 
-    /// Makes what is written now durable. Through a file handle of its own, so that a failure is not kept from the writer.
+    /// Makes what is written now durable.
     fn sync_journals(&self) -> io::Result<()> {
         for file in self.index.journal_files() {
             file.sync_apart()?;

@@ -289,7 +289,7 @@ impl Backlog {
     }
 
     /// Gives back a journal that was begun and left with nothing in it: `next` is written in its place, as the generation `generation`.
-    /// The background thread may be about to open the file by its name, so nobody else removes it.
+    /// The background thread may be about to use the file's name, so nobody else removes it.
     pub(crate) fn replace(
         &self,
         unused: Arc<JournalFile>,

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -43,6 +43,9 @@ pub(crate) struct JournalFile {
     number: u64,
     path: PathBuf,
     file: File,
+    /// Another handle of the same file, as old: the system tells a failed sync once to each that was open then.
+    apart: File,
+    has_failed: AtomicBool,
     capacity: AtomicU64,
     /// What a start would write to it is not written.
     is_read_only: bool,
@@ -56,13 +59,16 @@ impl JournalFile {
         let made = store::write_zeros(&partial, capacity).and_then(|file| {
             disk::rename(&partial, &path)?;
             disk::sync_dir(dir)?;
-            Ok(file)
+            let apart = File::open_to_write(&path)?;
+            Ok((file, apart))
         });
         match made {
-            Ok(file) => Ok(Self {
+            Ok((file, apart)) => Ok(Self {
                 number,
                 path,
                 file,
+                apart,
+                has_failed: false.into(),
                 capacity: capacity.into(),
                 is_read_only: false,
             }),
@@ -74,15 +80,18 @@ impl JournalFile {
     }
 
     fn open(path: PathBuf, number: u64, is_read_only: bool) -> io::Result<Self> {
-        let file = match is_read_only {
-            true => File::open(&path)?,
-            false => File::open_to_write(&path)?,
+        let open = match is_read_only {
+            true => File::open,
+            false => File::open_to_write,
         };
+        let (file, apart) = (open(&path)?, open(&path)?);
         let capacity = file.len()?;
         Ok(Self {
             number,
             path,
             file,
+            apart,
+            has_failed: false.into(),
             capacity: capacity.into(),
             is_read_only,
         })
@@ -176,16 +185,25 @@ impl JournalFile {
         self.sync_by(&self.file)
     }
 
-    /// Syncs through a handle of its own: the system tells a failure once to each.
+    /// Syncs for somebody who does not write to it, from whom no failure is kept, and who keeps none from the writer. After one that
+    /// failed, none succeeds: what was lost then is not on the disk, and never will be.
     pub(crate) fn sync_apart(&self) -> io::Result<()> {
-        self.sync_by(&File::open_to_write(&self.path)?)
+        self.sync_by(&self.apart)?;
+        match self.has_failed.load(Ordering::Acquire) {
+            true => Err(io::Error::other("an earlier sync of a journal failed")),
+            false => Ok(()),
+        }
     }
 
     fn sync_by(&self, handle: &File) -> io::Result<()> {
         if self.is_read_only {
             return Ok(());
         }
-        handle.sync_data()
+        let synced = handle.sync_data();
+        if synced.is_err() {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        synced
     }
 
     /// Writes what was read from it once more. Where a sync failed, the system may go on showing what the disk does not have, and

@@ -6,12 +6,41 @@ use super::{
     damage::{ONE, append, copy_dir, files, journal_of, place_of},
     *,
 };
-use crate::datalog::disk::simulated::Disk;
+use crate::datalog::disk::simulated::{Call, Disk, End};
 
 fn turns(log: &DataLog, count: usize) {
     for _ in 0..count {
         log.backlog().let_merge();
         log.backlog().do_one();
+    }
+}
+
+/// Another sync, through a handle that came later, succeeded: what the log was to be without was let go, and what said so was lost.
+#[test]
+fn what_a_failed_sync_took_is_relied_on_by_nobody() {
+    for seed in 0..30 {
+        let disk = Disk::with_turns(seed);
+        let (mut log, _) = open(&disk.dir());
+        log.write(&[Record::CreateLog(ONE)]).unwrap();
+        append(&mut log, ONE, 1, 20);
+        log.try_to_end_journal().unwrap();
+        let is_sealed = seed % 2 == 0;
+        if is_sealed {
+            turns(&log, 20);
+        }
+        log.write(&[put("a", "1"), Record::RemoveLog(ONE)]).unwrap();
+        disk.fail(Call::Sync, 0);
+        log.sync().unwrap_err();
+        turns(&log, 20);
+        disk.end(End::PowerCut);
+        drop(log);
+        disk.revive();
+        let (log, recovered) = open(&disk.dir());
+        assert_eq!(recovered.report.damage, [""; 0], "seed {seed}");
+        if recovered.state.is_empty() {
+            let (sequences, gaps) = read(&log.reader(), ONE, 0, 20, 2000);
+            assert_eq!((sequences.len(), gaps), (20, vec![]), "seed {seed}");
+        }
     }
 }
 
