@@ -306,9 +306,15 @@ pub(crate) fn write_zeros(path: &Path, len: u64) -> io::Result<File> {
 /// Writes a small file so that it is there whole or not at all.
 pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let partial = dir.join(format!("{name}.tmp"));
-    let file = File::create(&partial)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_all()?;
+    let written = File::create(&partial).and_then(|file| {
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()
+    });
+    if let Err(error) = written {
+        // On a full disk it takes the room that something smaller needs.
+        let _ = disk::remove(&partial); // it may not have been made
+        return Err(error);
+    }
     disk::rename(&partial, &dir.join(name))?;
     disk::sync_dir(dir)
 }

@@ -86,6 +86,31 @@ fn merge_that_a_catalogue_forgot_is_not_hidden_by_what_is_sealed_again() {
     assert_eq!((sequences.len(), gaps), (40, vec![]));
 }
 
+/// 20 publications, and a torn tail for the copy of which there is no room.
+fn torn(disk: &Disk) {
+    let (mut log, _) = open(&disk.dir());
+    log.write(&[Record::CreateLog(ONE)]).unwrap();
+    append(&mut log, ONE, 1, 20);
+    log.write(&[chunk(ONE, 21, 250)]).unwrap();
+    let (path, offset) = log.last_batch();
+    disk.end(End::Kill);
+    drop(log);
+    disk.revive();
+    disk.damage(&path, |bytes| bytes[offset as usize + 20_000..].fill(0));
+    disk.set_room(Some(9_000));
+}
+
+/// What there was of the copy took the room.
+#[test]
+fn torn_tail_that_can_not_be_copied_is_no_reason_not_to_start() {
+    let disk = Disk::with_turns(1);
+    torn(&disk);
+    for _ in 0..3 {
+        let (_, recovered) = open(&disk.dir());
+        assert_eq!(recovered.logs[&ONE].last, Sequence(20));
+    }
+}
+
 /// Generations 1 to 3, sealed, of 20 publications each; their segments are merged if there are `merge_at`.
 fn three_sealed(dir: &Path, merge_at: usize) {
     let options = Options {
