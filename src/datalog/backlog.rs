@@ -232,7 +232,7 @@ impl Backlog {
         let unsealed = state.unsealed.iter().map(|journal| Written {
             generation: journal.generation,
             file: journal.file.clone(),
-            end: journal.end,
+            end: journal.written(),
         });
         let current = state.current.iter().map(|(generation, file)| Written {
             generation: *generation,
@@ -489,14 +489,20 @@ impl Backlog {
     /// Generations that wait to be sealed, and hold something.
     pub(crate) fn unsealed_generations(&self) -> Vec<u64> {
         let state = self.state.lock();
-        let waiting = state.unsealed.iter().filter(|journal| journal.end > 0);
+        let waiting = state
+            .unsealed
+            .iter()
+            .filter(|journal| journal.written() > 0);
         waiting.map(|journal| journal.generation).collect()
     }
 
     /// Journals that wait to be sealed and hold something, and the bytes of those that nobody has.
     pub(crate) fn waiting(&self) -> (u64, u64) {
         let state = self.state.lock();
-        let waiting = state.unsealed.iter().filter(|journal| journal.end > 0);
+        let waiting = state
+            .unsealed
+            .iter()
+            .filter(|journal| journal.written() > 0);
         let spares = state.spares.iter().chain(&state.reserve);
         (
             waiting.count() as u64,

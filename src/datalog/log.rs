@@ -12,7 +12,7 @@ use super::{
     journal::{JournalFile, JournalWriter},
     recovery,
     segment::RunDescriptor,
-    store::{During, Lost, RunNote, Store, Synced, ignore_full, is_disk_full},
+    store::{During, Lost, RunNote, Store, Synced, Uncut, ignore_full, is_disk_full},
     units::Source,
 };
 use crate::protocol::{PublicationId, Sequence};
@@ -37,6 +37,8 @@ pub struct DataLog {
     lost: Lost,
     /// What `running` says of the newest journal.
     noted: Synced,
+    /// What the start had no room to copy, and the next has to know again.
+    uncut: Vec<Uncut>,
     failed: Option<Arc<str>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,6 +75,7 @@ impl DataLog {
             last_batch,
             newest,
             next_file,
+            uncut,
             changed_keys: _,
         } = recovery::recover(&store, &options)?;
         let lost = Lost {
@@ -85,7 +88,12 @@ impl DataLog {
                 began: (next_generation, last_batch + 1),
                 lost,
                 synced: None,
-                unsealed: unsealed.iter().map(|journal| journal.generation).collect(),
+                unsealed: unsealed
+                    .iter()
+                    .filter(|journal| journal.written() > 0)
+                    .map(|journal| journal.generation)
+                    .collect(),
+                uncut: uncut.clone(),
             })
             .during(|| "marking the data directory as in use".into())?;
         if store.is_new() {
@@ -141,6 +149,7 @@ impl DataLog {
             began: (next_generation, last_batch + 1),
             lost,
             noted: Synced::default(),
+            uncut,
             failed: None,
             thread: Some(thread),
         };
@@ -238,10 +247,9 @@ impl DataLog {
         self.end_background();
         self.check()?;
         let unsealed = self.unsealed();
-        let marked = match self.store.mark_clean(self.newest, &unsealed) {
-            Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => {
-                self.store.mark_clean(self.newest, &unsealed)
-            }
+        let mark = || self.store.mark_clean(self.newest, &unsealed, &self.uncut);
+        let marked = match mark() {
+            Err(error) if is_disk_full(&error) && self.store.give_reserve_up() => mark(),
             marked => marked,
         };
         match marked {
@@ -349,6 +357,7 @@ impl DataLog {
             lost: self.lost,
             synced: (self.noted != Synced::default()).then_some(self.noted),
             unsealed: self.unsealed(),
+            uncut: self.uncut.clone(),
         };
         if is_first {
             self.store.note_running(&note);

@@ -30,7 +30,7 @@ use super::{
     journal::{JournalFile, Unsealed, newest_generation, scan},
     pace::Pace,
     segment::RunDescriptor,
-    store::{During, Store},
+    store::{During, Store, Uncut},
     units::Source,
 };
 use replay::Replay;
@@ -52,6 +52,8 @@ pub(crate) struct Recovery {
     pub(crate) newest: (u64, u64),
     /// Number of the next journal file.
     pub(crate) next_file: u64,
+    /// Torn tails that there was no room to copy.
+    pub(crate) uncut: Vec<Uncut>,
 }
 
 /// Reads everything back.
@@ -96,6 +98,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         dead,
         last_generation,
         last_batch,
+        uncut,
         ..
     } = replay;
 
@@ -138,6 +141,7 @@ pub(crate) fn recover(store: &Store, options: &Options) -> Result<Recovery, Open
         newest,
         last_batch,
         next_file,
+        uncut,
     })
 }
 
@@ -175,7 +179,7 @@ fn sync_free(
     free: &[JournalFile],
     sealed_through: u64,
 ) -> Result<(), OpenError> {
-    if !store.found().unclean {
+    if !store.found().is_volatile() {
         return Ok(());
     }
     for file in free {

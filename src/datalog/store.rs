@@ -5,7 +5,8 @@
 //!
 //! `running` is there while the data log is open; found at a start, it means that the last end was not orderly. It says in
 //! which boot that was, since only the end of a boot can take what was written and not synced, and how far the newest journal
-//! was synced at least. Both list the generations that wait to be sealed, whose journals have to be there. `ended` is of the last orderly end, and says what the journals held then: what lacks of it now is damage.
+//! was synced at least. Both list the generations that wait to be sealed, whose journals have to be there, and torn tails that are
+//! still there. `ended` is of the last orderly end, and says what the journals held then: what lacks of it now is damage.
 //! `format` has the store's id, without which no journal can be read. Each ends with a checksum.
 
 mod notes;
@@ -22,7 +23,7 @@ use super::{
     OpenError,
     disk::{self, File},
 };
-pub(crate) use notes::{Found, Lost, RunNote, Synced};
+pub(crate) use notes::{Found, Lost, RunNote, Synced, Uncut};
 use notes::{read_format, read_or_make_format, read_running};
 
 /// Bytes of the file that is given up so that a start succeeds on a full disk.
@@ -39,7 +40,7 @@ pub(crate) fn found(
     (generation, batch): (u64, u64),
     unsealed: &[u64],
 ) -> io::Result<()> {
-    let ended = notes::ended(generation, batch, unsealed);
+    let ended = notes::ended(generation, batch, unsealed, &[]);
     write_whole(dir, "ended", ended.as_bytes())?;
     write_whole(dir, "format", notes::format(id).as_bytes())
 }
@@ -190,14 +191,15 @@ impl Store {
         }
     }
 
-    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`, and which
-    /// generations wait to be sealed.
+    /// Notes that everything is written and synced, the last batch being `batch`, in the journal of `generation`, which
+    /// generations wait to be sealed, and which torn tails are still there.
     pub(crate) fn mark_clean(
         &self,
         (generation, batch): (u64, u64),
         unsealed: &[u64],
+        uncut: &[Uncut],
     ) -> io::Result<()> {
-        let text = notes::ended(generation, batch, unsealed);
+        let text = notes::ended(generation, batch, unsealed, uncut);
         write_whole(&self.dir, "ended", text.as_bytes())?;
         disk::remove(&self.dir.join("running"))?;
         disk::sync_dir(&self.dir)
@@ -396,6 +398,7 @@ mod tests {
             lost,
             synced,
             unsealed: vec![2, 4],
+            uncut: vec![(2, 800), (4, 0)],
         };
         open().mark_running(&note).unwrap();
         let unclean = Found {
@@ -405,6 +408,7 @@ mod tests {
             batch: 9,
             synced,
             unsealed: vec![2, 4],
+            uncut: vec![(2, 800), (4, 0)],
             ..Found::default()
         };
         assert_eq!(*open().found(), unclean);
@@ -417,10 +421,11 @@ mod tests {
             ..unclean.clone()
         };
         assert_eq!(*open().found(), unclean_boot);
-        open().mark_clean((5, 12), &[5]).unwrap();
+        open().mark_clean((5, 12), &[5], &[(4, 0)]).unwrap();
         let clean = Found {
             ended: Some((5, 12)),
             unsealed: vec![5],
+            uncut: vec![(4, 0)],
             ..Found::default()
         };
         assert_eq!(*open().found(), clean);
@@ -431,7 +436,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let id = store.id();
-        store.mark_clean((5, 12), &[]).unwrap_err();
+        store.mark_clean((5, 12), &[], &[]).unwrap_err();
         let ended = dir.path().join("ended");
         let whole = fs::read(&ended).unwrap();
         drop(store);

@@ -76,7 +76,7 @@ fn contents(store: &Store, recovery: Recovery) -> Result<Contents, OpenError> {
     let journals = recovery.unsealed.iter().map(|journal| Part {
         name: PartName::Journal(journal.generation),
         path: journal.file.path().to_owned(),
-        len: journal.end,
+        len: journal.written(),
     });
     parts.extend(journals.filter(|journal| journal.len > 0));
     let segments = store.segment_dir();

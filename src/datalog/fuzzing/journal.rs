@@ -93,6 +93,7 @@ impl Bench {
             lost: Lost::default(),
             synced,
             unsealed: Vec::new(),
+            uncut: Vec::new(),
         };
         self.store.mark_running(&note).expect("a file");
         empty(&self.stand_in.path().join("quarantine"));

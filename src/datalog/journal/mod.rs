@@ -243,3 +243,10 @@ pub(crate) struct Unsealed {
     /// Nobody needs what is in the file from here on.
     pub(crate) end: u64,
 }
+
+impl Unsealed {
+    /// Behind its last batch; 0 if there is none.
+    pub(crate) fn written(&self) -> u64 {
+        self.spans.last().map_or(0, |span| span.end as u64)
+    }
+}

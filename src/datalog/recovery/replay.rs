@@ -18,7 +18,7 @@ use crate::{
             newest_generation, scan,
         },
         segment::RunDescriptor,
-        store::{During, Found, Store, ignore_full, is_disk_full},
+        store::{During, Found, Store, Uncut, ignore_full, is_disk_full},
     },
     protocol::{PublicationId, Sequence},
 };
@@ -38,6 +38,8 @@ pub(super) struct Replay<'a> {
     is_gone_told: bool,
     /// What earlier starts erased.
     pub(super) torn: Torn,
+    /// What this one can't.
+    pub(super) uncut: Vec<Uncut>,
     pub(super) report: RecoveryReport,
 }
 
@@ -54,6 +56,7 @@ impl<'a> Replay<'a> {
             dead: Vec::new(),
             is_gone_told: false,
             torn,
+            uncut: Vec::new(),
             report: RecoveryReport::default(),
         }
     }
@@ -85,8 +88,9 @@ impl<'a> Replay<'a> {
             .erase_in_used(&file, generation, end)
             .during(|| format!("cutting {}", file.path().display()))?;
         // Earlier runs' journals were looked at, and cut, by the start of the last one.
-        let is_damaged_tail =
-            scan.torn.is_some() && (!found.unclean || generation < found.generation);
+        let is_of_earlier = !found.unclean || generation < found.generation;
+        let is_uncut = |torn: &Range<usize>| found.uncut.contains(&(generation, torn.start as u64));
+        let is_damaged_tail = is_of_earlier && scan.torn.as_ref().is_some_and(|it| !is_uncut(it));
         let tail = format!("the end of {} is damaged", file.path().display());
         if scan.spans.is_empty() && is_cut {
             // What lacks then is noticed at the end.
@@ -361,6 +365,7 @@ impl<'a> Replay<'a> {
             Ok(name) => name,
             Err(error) if is_disk_full(&error) => {
                 log::warn!("the torn tail of {path} can't be copied: {error}");
+                self.uncut.push((generation, range.start as u64));
                 return Ok(false);
             }
             // Were it left there, the next start would take it for damage.

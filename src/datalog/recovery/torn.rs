@@ -34,7 +34,7 @@ impl Torn {
     /// If the quarantine can't be read.
     pub(super) fn find(store: &Store) -> io::Result<Self> {
         let mut torn = Self::default();
-        if !store.found().unclean {
+        if !store.found().is_volatile() {
             return Ok(torn);
         }
         for path in disk::paths_in(&store.quarantine_dir())? {

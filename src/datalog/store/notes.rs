@@ -13,7 +13,9 @@ const FORMAT: &str = "infotainer data 1";
 const LOST_BOOT: &str = "an earlier boot";
 /// In both files, in front of the generations that are not sealed.
 const UNSEALED: &str = "unsealed ";
-/// In the file `running`, behind everything else.
+/// In both files, in front of the torn tails that are still there.
+const UNCUT: &str = "torn ";
+/// In the file `running`, behind the batch.
 const LOST_END: &str = "damaged";
 
 /// How the last user of the directory ended.
@@ -35,8 +37,20 @@ pub(crate) struct Found {
     pub(crate) synced: Option<Synced>,
     /// Generations that were not sealed: one that is not sealed now has to be there.
     pub(crate) unsealed: Vec<u64>,
+    /// Torn tails that the start before found and had no room to copy.
+    pub(crate) uncut: Vec<Uncut>,
     /// The file that says so was there, and could not be read.
     pub(crate) damaged: Option<&'static str>,
+}
+
+/// A torn tail that is still there: the generation of its journal, and where it begins.
+pub(crate) type Uncut = (u64, u64);
+
+impl Found {
+    /// Whether what the last user of the directory, or a start, wrote may be on the disk only in part.
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.unclean || !self.uncut.is_empty()
+    }
 }
 
 /// What is known to be in a journal.
@@ -68,6 +82,7 @@ pub(crate) struct RunNote {
     pub(crate) synced: Option<Synced>,
     /// Generations that wait to be sealed.
     pub(crate) unsealed: Vec<u64>,
+    pub(crate) uncut: Vec<Uncut>,
 }
 
 /// The text of `running`.
@@ -77,6 +92,7 @@ pub(super) fn running(dir: &Path, note: &RunNote) -> String {
         lost,
         synced,
         unsealed,
+        uncut,
     } = note;
     let boot = if lost.boot {
         LOST_BOOT.to_owned()
@@ -90,14 +106,15 @@ pub(super) fn running(dir: &Path, note: &RunNote) -> String {
         rest += &format!("{generation}\n{batch}\n{capacity}\n");
     }
     rest += &unsealed_line(unsealed);
+    rest += &uncut_line(uncut);
     // The boot needs no checksum: one that is not this boot is another.
     format!("{boot}\n{}", with_checksum(rest))
 }
 
 /// The text of `ended`.
-pub(super) fn ended(generation: u64, batch: u64, unsealed: &[u64]) -> String {
-    let unsealed = unsealed_line(unsealed);
-    with_checksum(format!("{generation}\n{batch}\n{unsealed}"))
+pub(super) fn ended(generation: u64, batch: u64, unsealed: &[u64], uncut: &[Uncut]) -> String {
+    let (unsealed, uncut) = (unsealed_line(unsealed), uncut_line(uncut));
+    with_checksum(format!("{generation}\n{batch}\n{unsealed}{uncut}"))
 }
 
 /// The text of `format`.
@@ -119,6 +136,29 @@ fn read_unsealed(text: &str) -> Vec<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(UNSEALED));
     let numbers = line.unwrap_or_default().split(' ');
     numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+/// None at all if there are none.
+fn uncut_line(uncut: &[Uncut]) -> String {
+    let tails = uncut
+        .iter()
+        .map(|(generation, start)| format!("{generation}:{start}"));
+    let tails: Vec<_> = tails.collect();
+    match tails.is_empty() {
+        true => String::new(),
+        false => format!("{UNCUT}{}\n", tails.join(" ")),
+    }
+}
+
+/// What [`uncut_line`] said.
+fn read_uncut(text: &str) -> Vec<Uncut> {
+    let line = text.lines().find_map(|line| line.strip_prefix(UNCUT));
+    let tails = line.unwrap_or_default().split(' ');
+    let tail = |tail: &str| {
+        let (generation, start) = tail.split_once(':')?;
+        Some((generation.parse().ok()?, start.parse().ok()?))
+    };
+    tails.filter_map(tail).collect()
 }
 
 pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
@@ -216,6 +256,7 @@ pub(super) fn read_running(dir: &Path) -> io::Result<Found> {
         batch,
         synced,
         unsealed: read_unsealed(rest),
+        uncut: read_uncut(rest),
         ..Found::default()
     })
 }
@@ -234,6 +275,7 @@ fn read_ended(dir: &Path) -> io::Result<Found> {
     Ok(Found {
         ended: numbers.next().zip(numbers.next()),
         unsealed: read_unsealed(rest),
+        uncut: read_uncut(rest),
         ..Found::default()
     })
 }

@@ -1,8 +1,9 @@
 //! One failure behind another: what the first left, the second finds.
 
-use std::fs;
+use std::{fs, sync::mpsc};
 
 use super::{
+    backup::revived,
     damage::{ONE, append, copy_dir, files, journal_of, place_of},
     *,
 };
@@ -109,6 +110,47 @@ fn torn_tail_that_can_not_be_copied_is_no_reason_not_to_start() {
         let (_, recovered) = open(&disk.dir());
         assert_eq!(recovered.logs[&ONE].last, Sequence(20));
     }
+}
+
+/// The next start took it for damage of an earlier run.
+#[test]
+fn torn_tail_that_could_not_be_copied_is_no_damage_later() {
+    for is_orderly in [false, true] {
+        let disk = Disk::with_turns(1);
+        torn(&disk);
+        for is_full in [true, true, false] {
+            if !is_full {
+                disk.set_room(None);
+            }
+            let (log, recovered) = open(&disk.dir());
+            assert_eq!(recovered.report.cut_bytes == 0, is_full);
+            assert_eq!(recovered.logs[&ONE].last, Sequence(20));
+            assert_eq!(recovered.report.damage, [""; 0]);
+            assert_eq!(recovered.uncertain, []);
+            if is_orderly {
+                log.close().unwrap();
+            } else {
+                drop(log);
+            }
+        }
+    }
+}
+
+/// What a backup has is as after an orderly end, with which no tail is torn.
+#[test]
+fn torn_tail_that_is_still_there_is_not_backed_up() {
+    let disk = Disk::with_turns(1);
+    torn(&disk);
+    let (log, _) = open(&disk.dir());
+    let (frozen, is_frozen) = mpsc::channel();
+    log.freezer()
+        .freeze(move |outcome| frozen.send(outcome).unwrap());
+    log.backlog().do_one();
+    let frozen = is_frozen.try_recv().unwrap().unwrap();
+    let copy = revived(frozen.contents());
+    let (_, recovered) = open(copy.path());
+    assert_eq!(recovered.logs[&ONE].last, Sequence(20));
+    assert_eq!(recovered.report.damage, [""; 0]);
 }
 
 /// Generations 1 to 3, sealed, of 20 publications each; their segments are merged if there are `merge_at`.
