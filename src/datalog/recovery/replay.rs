@@ -88,9 +88,15 @@ impl<'a> Replay<'a> {
             .erase_in_used(&file, generation, end)
             .during(|| format!("cutting {}", file.path().display()))?;
         // Earlier runs' journals were looked at, and cut, by the start of the last one.
-        let is_of_earlier = !found.unclean || generation < found.generation;
+        let is_earlier = generation < found.generation;
+        // A batch that a power cut left of a generation whose first one it took, so that the file began with one that is sealed, and was
+        // used again.
+        let is_leftover =
+            is_earlier && scan.spans.is_empty() && !found.unsealed.contains(&generation);
         let is_uncut = |torn: &Range<usize>| found.uncut.contains(&(generation, torn.start as u64));
-        let is_damaged_tail = is_of_earlier && scan.torn.as_ref().is_some_and(|it| !is_uncut(it));
+        let is_damaged_tail = (!found.unclean || is_earlier)
+            && !is_leftover
+            && scan.torn.as_ref().is_some_and(|it| !is_uncut(it));
         let tail = format!("the end of {} is damaged", file.path().display());
         if scan.spans.is_empty() && is_cut {
             // What lacks then is noticed at the end.
