@@ -114,6 +114,7 @@ impl Background {
             index: self.index,
             holdings: self.holdings,
             merging: None,
+            journal: Vec::new(),
         };
         thread::Builder::new()
             .name("datalog".into())
@@ -140,6 +141,8 @@ struct Worker {
     index: Arc<Index>,
     holdings: Holdings,
     merging: Option<Merging>,
+    /// The journal that was sealed last, for its memory: as long as journals are filled one after the other.
+    journal: Vec<u8>,
 }
 
 impl Worker {
@@ -184,6 +187,10 @@ impl Worker {
                     merged
                 }
                 Task::Tidy => self.tidy(),
+                Task::Lull => {
+                    self.journal = Vec::new();
+                    self.begin_merge()
+                }
             };
             match done {
                 Ok(()) => {}

@@ -67,6 +67,7 @@ pub(crate) struct Backlog {
     dir: PathBuf,
     journal_size: u64,
     max_unsealed: usize,
+    lull: Duration,
     next_number: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
@@ -95,6 +96,8 @@ struct State {
     stopping: bool,
     /// Something that may lead to merging or unlinking happened.
     untidy: bool,
+    /// Journals are being filled: no lull yet, and when there will be one.
+    lull_at: Option<Instant>,
     /// What is to be noted of the run, the newest only.
     note: Option<RunNote>,
     /// Somebody waits for everything to be held still.
@@ -128,6 +131,7 @@ impl State {
             || !self.dead.is_empty()
             || !self.unused.is_empty()
             || self.untidy
+            || self.lull_at.is_some()
             || self.note.is_some()
             || self.freeze.is_some()
             || self.merged
@@ -152,6 +156,8 @@ pub(crate) enum Task {
     Merged,
     /// Look for what can be merged, and the like.
     Tidy,
+    /// Nothing was to be done, and no journal filled, for a while: what was put off can be done.
+    Lull,
     Stop,
 }
 
@@ -160,16 +166,18 @@ impl Backlog {
         dir: PathBuf,
         journal_size: u64,
         max_unsealed: usize,
+        lull: Duration,
         unsealed: Vec<Unsealed>,
         next_number: u64,
     ) -> Self {
         Self {
             journal_size,
             max_unsealed,
+            lull,
             next_number: AtomicU64::new(next_number),
             state: Mutex::new(State {
-                unsealed: unsealed.into(),
                 untidy: true,
+                unsealed: unsealed.into(),
                 #[cfg(test)]
                 turns: turns::Turns::new(&dir),
                 ..State::default()
@@ -282,6 +290,7 @@ impl Backlog {
     pub(crate) fn hand_over(&self, journal: Unsealed, generation: u64, next: Arc<JournalFile>) {
         let mut state = self.state.lock();
         state.unsealed.push_back(journal);
+        state.lull_at = self.next_lull(&state);
         state.left = next.capacity();
         state.current = Some((generation, next));
         drop(state);
@@ -378,12 +387,16 @@ impl Backlog {
             if !blocked && std::mem::take(&mut state.untidy) {
                 return Task::Tidy;
             }
+            if state.lull_at.is_some_and(|at| at <= Instant::now()) {
+                state.lull_at = None;
+                return Task::Lull;
+            }
             state.idle = true;
             self.changed.notify_all();
-            if state.full.is_some() {
-                self.changed.wait_for(&mut state, RETRY);
-            } else {
-                self.changed.wait(&mut state);
+            match (state.full, state.lull_at) {
+                (Some(_), _) => drop(self.changed.wait_for(&mut state, RETRY)),
+                (None, Some(at)) => drop(self.changed.wait_until(&mut state, at)),
+                (None, None) => self.changed.wait(&mut state),
             }
         }
     }
@@ -482,6 +495,9 @@ impl Backlog {
             .unsealed
             .retain(|journal| journal.generation != generation);
         state.untidy = true;
+        if state.lull_at.is_none() {
+            state.lull_at = self.next_lull(&state);
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -548,6 +564,20 @@ impl Backlog {
     pub(crate) fn merged(&self) {
         self.state.lock().merged = true;
         self.changed.notify_all();
+    }
+
+    /// When it is a lull if no journal is filled from now on. Where turns are given nobody waits for time, so that it always is.
+    fn next_lull(&self, _state: &State) -> Option<Instant> {
+        #[cfg(test)]
+        if _state.turns.are_given() {
+            return None;
+        }
+        Some(Instant::now() + self.lull)
+    }
+
+    /// Whether journals are being filled one after the other, so that what can wait should.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state.lock().lull_at.is_some()
     }
 
     /// There may be more to tidy.

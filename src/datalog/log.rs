@@ -108,6 +108,7 @@ impl DataLog {
             store.journal_dir(),
             options.journal_size,
             options.max_unsealed,
+            options.lull,
             unsealed,
             next_file,
         ));

@@ -27,6 +27,10 @@ const WORTHWHILE: u64 = 1 << 20;
 /// So many neighbours are merged if they are crowded with tiny runs.
 const EARLY: usize = 4;
 
+/// While there is other work, so many times the neighbours of a merge may wait for a lull: merging them frees nothing and makes no read
+/// faster, it only keeps the number of files low.
+const PUT_OFF: usize = 4;
+
 /// A run of less than this, on average, is tiny.
 const TINY_RUN: u64 = 4 << 10;
 
@@ -159,18 +163,25 @@ pub(crate) struct Candidate {
 }
 
 /// The segments that should become one now; empty if none. `merge_at` neighbours of one level do, fewer if they are crowded with tiny
-/// runs, and one that is mostly dead is written anew. A segment without any live run is no candidate: it is unlinked.
-pub(crate) fn choose(mut candidates: Vec<Candidate>, merge_at: usize) -> Vec<SegmentId> {
+/// runs, and one that is mostly dead is written anew. A segment without any live run is no candidate: it is unlinked. While it
+/// `is_busy`, neighbours that aren't crowded wait until there are more of them.
+pub(crate) fn choose(
+    mut candidates: Vec<Candidate>,
+    merge_at: usize,
+    is_busy: bool,
+) -> Vec<SegmentId> {
     candidates.sort_by_key(|candidate| candidate.header.generations);
     let together = |one: &Candidate, other: &Candidate| {
         one.mergeable && other.mergeable && one.header.level == other.header.level
     };
+    let merge_at = merge_at.max(2);
     for neighbours in candidates.chunk_by(together) {
-        let mut chosen = neighbours
-            .windows(merge_at.max(2))
+        let is_due = !is_busy || neighbours.len() >= PUT_OFF * merge_at;
+        let enough = neighbours.windows(merge_at).filter(|_| is_due);
+        let mut chosen = enough
             .chain(
                 neighbours
-                    .windows(EARLY.min(merge_at).max(2))
+                    .windows(EARLY.min(merge_at))
                     .filter(|window| is_crowded(window)),
             )
             .filter(|window| live(window).bytes <= LARGEST);
@@ -254,9 +265,11 @@ mod tests {
             },
             ..candidate(id, 0, 24)
         };
-        let of = |runs: u64| choose((1..=5).map(|id| crowded(id, runs)).collect(), 16);
-        assert_eq!(of(50_000), [1, 2, 3, 4].map(SegmentId));
-        assert_eq!(of(1_000), []);
+        for is_busy in [false, true] {
+            let of = |runs: u64| choose((1..=5).map(|id| crowded(id, runs)).collect(), 16, is_busy);
+            assert_eq!(of(50_000), [1, 2, 3, 4].map(SegmentId));
+            assert_eq!(of(1_000), []);
+        }
     }
 
     #[test]
@@ -413,32 +426,49 @@ mod tests {
     fn neighbours_of_one_level_are_chosen_once_there_are_enough() {
         let mut candidates: Vec<_> = (1..=3).map(|id| candidate(id, 1, 31)).collect();
         candidates.extend((4..=6).map(|id| candidate(id, 0, 31)));
-        assert_eq!(choose(candidates.clone(), 4), []);
+        assert_eq!(choose(candidates.clone(), 4, false), []);
         candidates.push(candidate(7, 0, 31));
         candidates.push(candidate(8, 0, 31));
         candidates.reverse();
-        assert_eq!(choose(candidates.clone(), 4), [4, 5, 6, 7].map(SegmentId));
+        assert_eq!(
+            choose(candidates.clone(), 4, false),
+            [4, 5, 6, 7].map(SegmentId)
+        );
+    }
+
+    #[test]
+    fn neighbours_wait_for_a_lull_until_they_are_many() {
+        let candidates: Vec<_> = (1..=16).map(|id| candidate(id, 0, 31)).collect();
+        assert_eq!(choose(candidates[..15].to_vec(), 4, true), []);
+        assert_eq!(
+            choose(candidates.clone(), 4, true),
+            [1, 2, 3, 4].map(SegmentId)
+        );
+        assert_eq!(
+            choose(candidates[..4].to_vec(), 4, false),
+            [1, 2, 3, 4].map(SegmentId)
+        );
     }
 
     #[test]
     fn no_merge_reaches_over_what_can_not_be_merged() {
         let mut candidates: Vec<_> = (1..=5).map(|id| candidate(id, 0, 31)).collect();
         candidates[2].mergeable = false;
-        assert_eq!(choose(candidates.clone(), 3), []);
+        assert_eq!(choose(candidates.clone(), 3, false), []);
         candidates.push(candidate(6, 0, 31));
-        assert_eq!(choose(candidates, 3), [4, 5, 6].map(SegmentId));
+        assert_eq!(choose(candidates, 3, false), [4, 5, 6].map(SegmentId));
     }
 
     #[test]
     fn merge_that_would_be_too_large_is_not_chosen() {
         let candidates: Vec<_> = (1..=3).map(|id| candidate(id, 1, 512)).collect();
-        assert_eq!(choose(candidates, 3), []);
+        assert_eq!(choose(candidates, 3, false), []);
     }
 
     #[test]
     fn mostly_dead_segment_is_written_anew() {
         let candidates = vec![candidate(1, 0, 16), candidate(2, 1, 15)];
-        assert_eq!(choose(candidates, 16), [SegmentId(2)]);
+        assert_eq!(choose(candidates, 16, false), [SegmentId(2)]);
     }
 
     proptest! {

@@ -36,6 +36,8 @@ pub struct Options {
     pub max_unsealed: usize,
     /// Segments of one level that are merged into one. 16.
     pub merge_at: usize,
+    /// How long no journal is filled before what can wait is done. 1 s.
+    pub lull: Duration,
     /// Bytes of memory for the catalogue's cache. 32 MiB.
     pub sled_cache: u64,
     /// Told what happens in the background, on the background thread. Must not block.
@@ -50,6 +52,7 @@ impl Options {
             journal_size: 32 << 20,
             max_unsealed: 3,
             merge_at: 16,
+            lull: Duration::from_secs(1),
             sled_cache: 32 << 20,
             events: Arc::new(|_| {}),
         }
@@ -63,6 +66,7 @@ impl fmt::Debug for Options {
             .field("journal_size", &self.journal_size)
             .field("max_unsealed", &self.max_unsealed)
             .field("merge_at", &self.merge_at)
+            .field("lull", &self.lull)
             .field("sled_cache", &self.sled_cache)
             .finish_non_exhaustive()
     }

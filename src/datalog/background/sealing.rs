@@ -23,7 +23,8 @@ impl Worker {
         let generation = journal.generation;
         let is_urgent = || self.backlog.is_pressed();
         let pace = Pace::new(&is_urgent);
-        let bytes = journal.file.read_all(&pace)?;
+        let mut bytes = std::mem::take(&mut self.journal);
+        journal.file.read_into(&mut bytes, &pace)?;
         let (batches, damaged) = self.batches(&bytes, &journal.spans, &pace);
         let was_damaged = !damaged.is_empty();
         for range in damaged {
@@ -53,7 +54,8 @@ impl Worker {
             // Whatever stands there could be taken for the beginning of a later use.
             journal.file.erase(0..first.start)?;
         }
-        drop((bytes, journal));
+        self.journal = bytes;
+        drop(journal);
         self.backlog.sealed(generation);
         self.free(file);
         self.tell_space();

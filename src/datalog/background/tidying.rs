@@ -115,7 +115,7 @@ impl Worker {
         self.begin_merge()
     }
 
-    fn begin_merge(&mut self) -> Result<(), Trouble> {
+    pub(super) fn begin_merge(&mut self) -> Result<(), Trouble> {
         if self.merging.is_some() {
             return Ok(());
         }
@@ -129,7 +129,11 @@ impl Worker {
                 mergeable: !self.holdings.unmergeable.contains(&id),
             })
         });
-        let chosen = merge::choose(candidates.collect(), self.options.merge_at);
+        let chosen = merge::choose(
+            candidates.collect(),
+            self.options.merge_at,
+            self.backlog.is_busy(),
+        );
         let inputs: Vec<_> = chosen
             .iter()
             .filter_map(|&id| self.index.segment(id))

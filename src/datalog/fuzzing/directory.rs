@@ -9,6 +9,7 @@ use std::{
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{Damage, format};
@@ -50,6 +51,7 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 fn options(dir: &Path) -> Options {
     Options {
         journal_size: JOURNAL_SIZE,
+        lull: Duration::ZERO,
         sled_cache: 1 << 20,
         ..Options::new(dir)
     }

@@ -141,14 +141,26 @@ impl JournalFile {
     }
 
     pub(crate) fn read_all(&self, pace: &Pace<'_>) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(self.capacity()).map_err(io::Error::other)?];
+        let mut bytes = Vec::new();
+        self.read_into(&mut bytes, pace)?;
+        Ok(bytes)
+    }
+
+    /// Reads all of it, into memory that is used again.
+    pub(crate) fn read_into(&self, bytes: &mut Vec<u8>, pace: &Pace<'_>) -> io::Result<()> {
+        let capacity = usize::try_from(self.capacity()).map_err(io::Error::other)?;
+        if bytes.is_empty() {
+            // As zeros, it is the system's until it is read into.
+            *bytes = vec![0; capacity];
+        }
+        bytes.resize(capacity, 0);
         let mut offset = 0;
         for part in bytes.chunks_mut(READ_SIZE) {
             self.read_at(part, offset)?;
             offset += part.len() as u64;
             pace.rest();
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// The batch at the beginning, if there is a valid one, without reading the rest.

@@ -16,7 +16,7 @@ mod outdated;
 pub(crate) mod shadow;
 mod verify;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::*;
 use crate::protocol::{Sequence, Timestamp};
@@ -39,6 +39,7 @@ pub(super) fn delete(key: &str) -> Record {
 pub(super) fn options(dir: &Path) -> Options {
     Options {
         journal_size: 64 << 10,
+        lull: Duration::ZERO,
         sled_cache: 1 << 20,
         ..Options::new(dir)
     }
