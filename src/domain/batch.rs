@@ -17,6 +17,12 @@ use crate::protocol::{Durability, Publication, Sequence, SubscriptionId};
 /// A chunk that has grown to this is closed: it bounds what one page, and one half-written item of an outbox, is.
 const CHUNK_SIZE: usize = 64 * 1024;
 
+/// The most effects that room is made for before they come: a vector that grows copies them again and again.
+const MAX_EXPECTED: usize = 512;
+
+/// The most bytes that room is made for in a chunk before they come. What is not used stays taken as long as anybody has the chunk.
+const MAX_EXPECTED_BYTES: usize = 8 * 1024;
+
 /// What a chunk takes in the journal beside its frames, at most (see [`Record::encoded_len`]).
 const CHUNK_HEAD: u64 = 128;
 
@@ -68,6 +74,8 @@ pub struct Staging {
     logged_in: u64,
     /// The chunk that may still grow: batch, level at which it is released, place in the batch.
     open: Option<(u64, Durability, u32)>,
+    /// What the last chunk has grown to: the next one may as well.
+    grown: u32,
 }
 
 impl Staging {
@@ -244,6 +252,16 @@ impl Batch {
         }
     }
 
+    /// An empty batch in its place, with room for what is expected after it: as much as before.
+    pub fn take(&mut self, next: u64) -> Self {
+        let expected = self.staged.len().min(MAX_EXPECTED);
+        let next = Self {
+            staged: Vec::with_capacity(expected),
+            ..Self::new(next)
+        };
+        std::mem::replace(self, next)
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.staged.is_empty()
@@ -321,7 +339,11 @@ impl Batch {
                     log,
                     first: publication.sequence,
                     last: publication.sequence,
-                    frames: Vec::with_capacity(publication.encoded_len()),
+                    frames: Vec::with_capacity(
+                        MAX_EXPECTED_BYTES
+                            .min(staging.grown as usize)
+                            .max(publication.encoded_len()),
+                    ),
                 });
                 if is_written {
                     self.size += CHUNK_HEAD;
@@ -340,6 +362,7 @@ impl Batch {
         let before = chunk.frames.len();
         publication.encode_into(&mut chunk.frames);
         chunk.last = publication.sequence;
+        staging.grown = chunk.frames.len() as u32;
         if is_written {
             self.size += (chunk.frames.len() - before) as u64;
             self.needs_sync |= level == Durability::Synced;
@@ -400,7 +423,10 @@ impl Batch {
             })
             .collect();
         let mut deliveries: Vec<_> = self.deliveries.into_iter().map(Some).collect();
-        let (mut at_write, mut at_sync) = (Vec::new(), Vec::new());
+        let waits = |staged: &&Staged| staged.level == Durability::Synced;
+        let waiting = self.staged.iter().filter(waits).count();
+        let mut at_sync = Vec::with_capacity(waiting);
+        let mut at_write = Vec::with_capacity(self.staged.len() - waiting);
         for Staged {
             level,
             workers,

@@ -233,8 +233,8 @@ impl Broker {
         if self.direct.is_empty() {
             return None;
         }
-        let next = self.new_batch();
-        Some(std::mem::replace(&mut self.direct, next).seal())
+        let next = self.next_batch_number();
+        Some(self.direct.take(next).seal())
     }
 
     /// The batch with this number, and so all before it, was written as it should and released.
@@ -277,15 +277,15 @@ impl Broker {
         self.durable_sessions
     }
 
-    fn new_batch(&mut self) -> Batch {
+    fn next_batch_number(&mut self) -> u64 {
         self.next_batch += 1;
-        Batch::new(self.next_batch)
+        self.next_batch
     }
 
     fn seal(&mut self) {
         self.write_notes();
-        let next = self.new_batch();
-        let sealed = std::mem::replace(&mut self.building, next).seal();
+        let next = self.next_batch_number();
+        let sealed = self.building.take(next).seal();
         self.sealed_bytes += sealed.size;
         self.ready.push_back(sealed);
     }
