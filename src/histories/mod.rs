@@ -46,7 +46,7 @@ const HISTORIES: u64 = 2_000;
 const SEED: u64 = 1;
 
 /// Seeds that found something once.
-const FOUND: [u64; 5] = [
+const FOUND: [u64; 6] = [
     // What a start erased, and did not sync before it was cut short, came back with a power cut;
     13_117_806_085_116_807_608,
     // so did what it erased and could not sync.
@@ -57,6 +57,8 @@ const FOUND: [u64; 5] = [
     5_704_163_811_011_465_196,
     // A submission was refused because the catalogue had failed in the background, which the check did not know yet.
     11_681_495_999_351_357_877,
+    // A dead letter that came behind damage was held against what had been written before it.
+    5_963_756_616_816_235_639,
 ];
 
 /// What has to happen in so many histories, or they show nothing.

@@ -588,7 +588,12 @@ impl World {
     }
 
     fn is_synced(&mut self) {
-        for batch in std::mem::take(&mut self.volatile) {
+        let batches = std::mem::take(&mut self.volatile);
+        if self.damaged.is_some() {
+            // They follow what the damage left, which is not what was written.
+            return;
+        }
+        for batch in batches {
             for record in &batch {
                 self.durable.apply(record);
             }
