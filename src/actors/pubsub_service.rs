@@ -195,10 +195,11 @@ impl PubSubService {
             ref principal,
             reply,
         } = *message;
-        let taken_over = self.broker.connect(connection, identity, principal, now);
-        if let Some(to) = reply {
-            self.broker.answer_beginning(to);
-        }
+        let broker = &mut self.broker;
+        let taken_over = match reply {
+            Some(command) => broker.connect_by(command, identity, principal, now),
+            None => broker.connect(connection, identity, principal, now),
+        };
         if let Some(old) = taken_over {
             self.take_over(old, ctx);
         }

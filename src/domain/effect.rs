@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::{Chunk, LogNumber};
 use crate::protocol::{
-    Epoch, Kind, PublicationId, RequestId, Sequence, ServerError, ServerResponse, SessionId,
-    SubscriptionId, Timestamp, Welcome,
+    Authenticated, Epoch, Kind, PublicationId, RequestId, Sequence, ServerError, ServerResponse,
+    SessionId, SubscriptionId, Timestamp, Welcome,
 };
 
 /// One WebSocket connection, for as long as the process lives. The worker that owns it is part of the number.
@@ -211,6 +211,8 @@ pub struct WelcomeEffect {
     pub welcome: Welcome,
     /// What the session has again: delivery begins right behind `Welcome`.
     pub restored: Vec<Restored>,
+    /// The command that the connection began with, and its answer behind `Welcome`: there is none without the other.
+    pub answer: Option<(ReplyTo, Authenticated)>,
 }
 
 /// A subscription that a resumed session has again.
@@ -261,10 +263,10 @@ impl Effect {
             | Self::Unsubscribe(to, ..)
             | Self::Dropped(to) => Some(*to),
             Self::Subscribe(effect) => Some(effect.to),
+            Self::Welcome(effect) => effect.answer.as_ref().map(|(to, _)| *to),
             Self::Publications(_)
             | Self::Deliver(_)
             | Self::Deleted { .. }
-            | Self::Welcome(_)
             | Self::Withdraw(..)
             | Self::Push(..)
             | Self::Close(..) => None,

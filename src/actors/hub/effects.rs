@@ -151,12 +151,22 @@ impl Worker {
 
     fn welcome(self: &Rc<Self>, connection: &Rc<Connection>, effect: WelcomeEffect) {
         if connection.phase() != Phase::Opening {
+            if let Some((to, _)) = effect.answer {
+                self.counts.dropped(to.command);
+            }
             return;
         }
         connection.open(effect.durable);
         let welcome = ServerResponse::Welcome(Box::new(effect.welcome));
         // No command asked for it, so it gives no credit back.
         connection.answer(None, &welcome, Credited::default());
+        if let Some((to, authenticated)) = effect.answer {
+            self.answer(
+                connection,
+                to,
+                &ServerResponse::Authenticated(authenticated),
+            );
+        }
         for restored in effect.restored {
             let subscriber = Subscriber::new(
                 restored.subscription,

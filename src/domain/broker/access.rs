@@ -34,7 +34,7 @@ const POSTPONED: u64 = 500;
 const MAX_KNOWN: usize = 4096;
 
 /// The close code of a connection that may not be there (protocol, section 1).
-const NOT_AUTHORIZED: u16 = 4501;
+pub(super) const NOT_AUTHORIZED: u16 = 4501;
 /// And of one that may come back with what it is allowed now.
 const CREDENTIALS_CHANGED: u16 = 4011;
 
@@ -61,8 +61,12 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Of a connection that speaks for `principal`; `None` if that is anybody.
-    pub(super) fn of(principal: &Principal, now: Timestamp) -> Option<Box<Self>> {
+    /// Of a connection that speaks for `principal`, which `reply` asked for; `None` if that is anybody.
+    pub(super) fn of(
+        principal: &Principal,
+        reply: Option<ReplyTo>,
+        now: Timestamp,
+    ) -> Option<Box<Self>> {
         (!principal.is_anonymous()).then(|| {
             let due = principal.expires.map(|expires| {
                 let left = expires.0.saturating_sub(now.0);
@@ -75,7 +79,7 @@ impl Access {
                 due,
                 is_warned: false,
                 is_over: false,
-                reply: None,
+                reply,
             })
         })
     }
@@ -307,7 +311,7 @@ impl Broker {
         };
         let session = speaker.session;
         let due = access.due;
-        let Some(renewed) = Access::of(&principal, now) else {
+        let Some(renewed) = Access::of(&principal, None, now) else {
             return self.drop_command(to);
         };
         let answer = renewed.authenticated();
@@ -318,29 +322,14 @@ impl Broker {
         self.answer(to, ServerResponse::Authenticated(answer));
     }
 
-    /// The command with which a connection began is answered, behind its `Welcome`.
-    pub fn answer_beginning(&mut self, to: ReplyTo) {
-        let Some(speaker) = self.connections.get_mut(&to.connection) else {
-            return self.drop_command(to);
-        };
-        let session = speaker.session;
-        match &mut speaker.access {
-            Some(access) => access.reply = Some(to),
-            None => return self.drop_command(to),
-        }
-        if self.sessions.get(&session).is_some_and(|one| one.welcomed) {
-            self.answer_behind_welcome(to.connection);
-        }
-    }
-
-    pub(super) fn answer_behind_welcome(&mut self, connection: ConnectionId) {
-        if let Some(speaker) = self.connections.get_mut(&connection)
-            && let Some(access) = &mut speaker.access
-            && let Some(to) = access.reply.take()
-        {
-            let answer = ServerResponse::Authenticated(access.authenticated());
-            self.answer(to, answer);
-        }
+    /// The command that `connection` began with, and what it is answered beside `Welcome`.
+    pub(super) fn take_beginning(
+        &mut self,
+        connection: ConnectionId,
+    ) -> Option<(ReplyTo, Authenticated)> {
+        let access = self.connections.get_mut(&connection)?.access.as_mut()?;
+        let to = access.reply.take()?;
+        Some((to, access.authenticated()))
     }
 
     /// Warns connections whose token is about to end, and closes those whose token did.
@@ -426,10 +415,14 @@ impl Broker {
         connection: ConnectionId,
         session: SessionId,
         principal: &Principal,
+        reply: Option<ReplyTo>,
         now: Timestamp,
     ) {
         self.note_connection(principal.name.as_ref());
-        let access = Access::of(principal, now);
+        let access = Access::of(principal, reply, now);
+        if let (None, Some(to)) = (&access, reply) {
+            self.drop_command(to);
+        }
         let due = access.as_ref().and_then(|access| access.due);
         self.connections
             .insert(connection, Speaker { session, access });
@@ -456,11 +449,6 @@ impl Broker {
     pub(super) fn refuse(&mut self, connection: ConnectionId, code: u16, reason: &'static str) {
         let close = Effect::Close(connection, code, reason);
         self.building.effect(Durability::Synced, close);
-    }
-
-    /// The session belongs to somebody else.
-    pub(super) fn refuse_foreign(&mut self, connection: ConnectionId) {
-        self.refuse(connection, NOT_AUTHORIZED, "the session belongs to another");
     }
 
     /// Ends what a session subscribes and its connection may not subscribe: as if it had been deleted. `served` is the connection, if it is

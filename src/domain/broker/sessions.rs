@@ -1,9 +1,12 @@
 //! Connections and the sessions behind them.
 
 use super::{
-    super::{Handed, Held, Identity, Opening, Principal, Restored, Session, WelcomeEffect, state},
+    super::{
+        Handed, Held, Identity, Opening, Principal, ReplyTo, Restored, Session, WelcomeEffect,
+        state,
+    },
     Broker,
-    access::fallen_by,
+    access::{NOT_AUTHORIZED, fallen_by},
     subscribing::PREFETCH,
 };
 use crate::{
@@ -41,31 +44,41 @@ impl Broker {
         principal: &Principal,
         now: Timestamp,
     ) -> Option<ConnectionId> {
+        self.begin(connection, identity, principal, None, now)
+    }
+
+    /// The same for a connection whose first command, `Authenticate`, said for whom it speaks. It is answered with the `Welcome`; without one,
+    /// nothing comes of it.
+    pub fn connect_by(
+        &mut self,
+        command: ReplyTo,
+        identity: Identity,
+        principal: &Principal,
+        now: Timestamp,
+    ) -> Option<ConnectionId> {
+        self.begin(command.connection, identity, principal, Some(command), now)
+    }
+
+    fn begin(
+        &mut self,
+        connection: ConnectionId,
+        identity: Identity,
+        principal: &Principal,
+        reply: Option<ReplyTo>,
+        now: Timestamp,
+    ) -> Option<ConnectionId> {
         let (id, durable) = match identity {
             Identity::Transient => (SessionId::random(), false),
             Identity::Durable(id) => (id, true),
         };
-        if let Some((code, reason)) = fallen_by(principal, now) {
+        if let Some((code, reason)) = self.refusal(identity, id, principal, now) {
             self.refuse(connection, code, reason);
+            if let Some(to) = reply {
+                self.drop_command(to);
+            }
             return None;
         }
-        match self.may_connect(identity, principal) {
-            Opening::Foreign => {
-                self.refuse_foreign(connection);
-                return None;
-            }
-            // A server that stops closes it by itself.
-            Opening::Full if durable && !self.stopping => {
-                self.refuse(connection, FULL, "too many durable sessions");
-                return None;
-            }
-            Opening::Full | Opening::Granted => {}
-        }
-        if self.is_crowded(principal, id) {
-            self.refuse(connection, FULL, "too many connections of this identity");
-            return None;
-        }
-        self.admit(connection, id, principal, now);
+        self.admit(connection, id, principal, reply, now);
         let mut is_new = false;
         let session = self.sessions.entry(id).or_insert_with(|| {
             is_new = true;
@@ -90,6 +103,29 @@ impl Broker {
             None => {}
         }
         old
+    }
+
+    /// Why `principal` may not speak for the session `id`: the code with which its connection is closed, and the reason.
+    fn refusal(
+        &self,
+        identity: Identity,
+        id: SessionId,
+        principal: &Principal,
+        now: Timestamp,
+    ) -> Option<(u16, &'static str)> {
+        if let Some(fallen) = fallen_by(principal, now) {
+            return Some(fallen);
+        }
+        match self.may_connect(identity, principal) {
+            Opening::Foreign => return Some((NOT_AUTHORIZED, "the session belongs to another")),
+            // A server that stops closes it by itself.
+            Opening::Full if identity != Identity::Transient && !self.stopping => {
+                return Some((FULL, "too many durable sessions"));
+            }
+            Opening::Full | Opening::Granted => {}
+        }
+        self.is_crowded(principal, id)
+            .then_some((FULL, "too many connections of this identity"))
     }
 
     /// `connection`, which was taken over, handed so much. Only the first word about that counts.
@@ -293,6 +329,7 @@ impl Broker {
                 restored.joined = joined;
             }
         }
+        let answer = self.take_beginning(connection);
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
@@ -309,10 +346,10 @@ impl Broker {
             durable: session.durable,
             welcome,
             restored,
+            answer,
         };
         self.building
             .effect(Durability::Synced, Effect::Welcome(Box::new(effect)));
-        self.answer_behind_welcome(connection);
         for (id, _) in queues {
             self.dispatch(id);
         }

@@ -37,10 +37,9 @@ enum Begun {
 impl Bench {
     /// A connection begins by a command.
     fn begin(&mut self, number: u64, identity: Identity, principal: &Principal) {
-        let connection = connection(number);
+        let command = first_command(connection(number));
         self.broker
-            .connect(connection, identity, principal, self.now);
-        self.broker.answer_beginning(first_command(connection));
+            .connect_by(command, identity, principal, self.now);
     }
 
     /// What became of it until now, and that its command came to its end with it.
@@ -51,15 +50,14 @@ impl Bench {
         for effect in effects {
             match effect {
                 Effect::Welcome(welcome) if welcome.connection == to.connection => {
-                    assert_eq!(answered, 0, "answered in front of Welcome");
+                    let answer = welcome.answer.as_ref();
+                    answered += usize::from(answer.is_some_and(|(answer, _)| *answer == to));
                     begun = Begun::Welcomed;
                 }
                 Effect::Close(closed, code, _) if *closed == to.connection => {
                     begun = Begun::Closed(*code);
                 }
-                Effect::Answer(answer, ServerResponse::Authenticated(_)) if *answer == to => {
-                    answered += 1;
-                }
+                Effect::Answer(answer, _) if *answer == to => panic!("answered without Welcome"),
                 Effect::Dropped(drop) if *drop == to => dropped += 1,
                 _ => {}
             }
