@@ -5,10 +5,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::RsaParameters,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
     dangerous::insecure_decode_claims,
@@ -37,6 +42,9 @@ const MAX_TRIED: usize = 4;
 /// An uncompressed point of P-256.
 const P256_POINT: usize = 65;
 const ED25519_POINT: usize = 32;
+
+/// Bits of an RSA key that can be verified with (RFC 7518, section 3.3, and what the library does).
+const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
 
 /// The keys that tokens are judged with.
 #[derive(Debug, Default)]
@@ -136,7 +144,9 @@ impl TokenKeys {
                         standing: Standing::default(),
                     });
                 } else {
-                    log::warn!("a key of {what} is left out: RS256, ES256 and EdDSA are known");
+                    log::warn!(
+                        "a key of {what} is left out: RS256 (2048 to 8192 bits), ES256 and EdDSA are known"
+                    );
                 }
             }
             if keys.len() == before {
@@ -273,7 +283,13 @@ fn public_key(pem: &str) -> Result<(Algorithm, DecodingKey), CredentialsError> {
         return Ok((Algorithm::EdDSA, key));
     }
     match DecodingKey::from_rsa_pem(bytes) {
-        Ok(key) => Ok((Algorithm::RS256, key)),
+        Ok(key) => {
+            let der = key.try_get_as_bytes().unwrap_or_default();
+            match RsaParameters::public_modulus_len(der) {
+                Ok(bits) if RSA_BITS.contains(&bits) => Ok((Algorithm::RS256, key)),
+                _ => bad("is an RSA key that has not 2048 to 8192 bits"),
+            }
+        }
         Err(_) => bad("is no RSA, P-256 or Ed25519 key in PEM (-----BEGIN PUBLIC KEY-----)"),
     }
 }
@@ -289,7 +305,11 @@ fn key_of(jwk: &Jwk) -> Option<(Algorithm, DecodingKey)> {
         return None;
     }
     let (algorithm, name) = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::RSA(key)
+            if bits_of(&key.n).is_some_and(|bits| RSA_BITS.contains(&bits)) =>
+        {
+            (Algorithm::RS256, KeyAlgorithm::RS256)
+        }
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
             (Algorithm::ES256, KeyAlgorithm::ES256)
         }
@@ -309,6 +329,15 @@ fn key_of(jwk: &Jwk) -> Option<(Algorithm, DecodingKey)> {
         _ => true,
     };
     fits.then_some((algorithm, key))
+}
+
+/// How long a number is, in the base64url of a JWK.
+fn bits_of(number: &str) -> Option<u32> {
+    let bytes = URL_SAFE_NO_PAD.decode(number).ok()?;
+    let leading = bytes.iter().position(|byte| *byte != 0)?;
+    let significant = &bytes[leading..];
+    let bits = u32::try_from(significant.len()).ok()?.checked_mul(8)?;
+    Some(bits - significant[0].leading_zeros())
 }
 
 /// What a token says, whether it is true or not.

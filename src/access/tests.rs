@@ -18,6 +18,15 @@ const SECRET: &str = "a secret of more than thirty-two bytes";
 /// One of each kind: an RSA key takes its time.
 static RSA: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
 
+/// A public key that is too short to verify anything with.
+const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCgdlNupTyoPEH5nOQuHQuvMaJE
+ZK3saDFQ0GV53597tO+jx/A/sC+JpgTFzMCFCNKK1HZpgWwDeSsdiyrqLV/sUMNh
+bcAZZGPFHI3ZGC3kCCE6KorysfSi3sREAkQkIRCM4i2ordwYmdxGKbKXNlLpjXjA
+K5uGpKevFx/vPSRptwIDAQAB
+-----END PUBLIC KEY-----
+";
+
 fn credentials() -> Credentials {
     Credentials {
         jwt_secret: Some(Given::Value(SECRET.into())),
@@ -269,6 +278,7 @@ fn keys_that_would_never_verify_anything_end_the_start() {
             with_public_key(p384.public_key_pem()),
             "another curve than P-256",
         ),
+        (with_public_key(RSA_1024.to_owned()), "2048 to 8192 bits"),
         (with_public_key(p384.serialize_pem()), "is a private one"),
         (with_public_key("nonsense".to_owned()), "in PEM"),
         (short, "has 5 bytes"),
@@ -325,9 +335,13 @@ fn a_key_set_has_its_keys_by_id_and_only_those_that_sign() {
     assert!(judged(set(), &signed(&two, None)).is_ok());
     assert_eq!(refused(set(), &signed(&two, Some("1"))), Refused::Signature);
     assert_eq!(refused(set(), &signed(&two, Some("3"))), Refused::Algorithm);
+    let short = json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode([0xff; 255]), "e": "AQAB" });
+    let enough = json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode([0xff; 256]), "e": "AQAB" });
+    assert!(Authenticator::new(with_jwks(&dir, &[enough])).is_ok());
     for none in [
         vec![],
         vec![rsa],
+        vec![short],
         vec![jwk(&one, "1", json!({ "alg": "RS256" }))],
     ] {
         let error = Authenticator::new(with_jwks(&dir, &none))
