@@ -22,8 +22,9 @@ const PLAIN_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     \r\n\
     this port speaks TLS: connect with wss:// or with https://\n";
 
-/// What of a plain request is read so that its answer arrives: a connection with something unread would be reset.
-const PLAIN_REQUEST_SIZE: usize = 64 << 10;
+/// What of a plain request is read so that its answer arrives: a connection with something unread would be reset. Requests under `/v1` have no
+/// more, unless messages may be longer than by default.
+const PLAIN_REQUEST_SIZE: usize = 2 << 20;
 
 /// Shakes hands over `tcp`, in so much time at the most.
 ///

@@ -105,6 +105,24 @@ async fn plain_requests_are_answered_400_and_told_why() {
 }
 
 #[tokio::test]
+async fn a_plain_request_with_a_large_body_hears_its_400_too() {
+    let secured = Secured::new();
+    let server = server_with(&secured);
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let length = 1 << 20;
+    let head = format!(
+        "POST /v1/publications HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; length]).await.unwrap();
+    let answer = rest(stream).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn plain_http_over_tls_is_served_and_its_end_is_told() {
     let secured = Secured::new();
     let server = server_with(&secured);
