@@ -152,7 +152,7 @@ impl Problem {
     pub(super) fn unsupported(read: &str) -> Self {
         ServerError::new(
             ErrorCode::UnsupportedFormat,
-            format!("the body has to be {read}, and Content-Type has to say which"),
+            format!("the body has to be {read}, not compressed, and Content-Type has to say which"),
         )
         .into()
     }
