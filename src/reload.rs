@@ -32,7 +32,7 @@ impl Reloads {
                 Ok(now) => log::info!("{what} read again: {now}"),
                 Err(error) => {
                     all = false;
-                    log::error!("{what} can't be read again, and stays as it was: {error}");
+                    log::error!("{what} can't be read again, and what was there stays: {error}");
                 }
             }
         }

@@ -337,7 +337,7 @@ async fn sighup_takes_up_a_changed_certificate_and_tells_of_a_broken_one() {
     server.signal("-HUP");
     eventually("it is told", async || {
         let said = server.said();
-        said.contains("the certificate can't be read again, and stays as it was")
+        said.contains("the certificate can't be read again, and what was there stays")
             && said.contains("holds no private key")
     })
     .await;
