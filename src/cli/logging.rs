@@ -7,7 +7,7 @@ use std::{
 
 use env_logger::fmt::Formatter;
 use log::{
-    LevelFilter, Record,
+    Level, LevelFilter, Log, Metadata, Record,
     kv::{self, VisitSource},
 };
 use serde::Serialize;
@@ -27,12 +27,41 @@ pub(super) fn start(filter: &str, format: Format) {
     let mut builder = env_logger::Builder::new();
     // What these say at info is about themselves; whoever wants it names them.
     builder.filter_module("actix_server", LevelFilter::Warn);
+    // And this calls it an error when a stranger sends what is no HTTP.
+    builder.filter_module("actix_http", LevelFilter::Off);
     builder.parse_filters(filter);
     match format {
         Format::Text => builder.format_timestamp_millis(),
         Format::Json => builder.format(write_json),
     };
-    builder.init();
+    let logger = builder.build();
+    log::set_max_level(logger.filter());
+    log::set_boxed_logger(Box::new(Discreet(logger)))
+        .expect("invariant: a process begins to log once");
+}
+
+/// A logger that keeps secrets, whatever the filter asks for.
+struct Discreet(env_logger::Logger);
+
+impl Log for Discreet {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !tells_secrets(metadata) && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !tells_secrets(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+/// The WebSocket library of the client writes handshakes and messages as they are, and tokens with them.
+fn tells_secrets(metadata: &Metadata<'_>) -> bool {
+    metadata.level() == Level::Trace && metadata.target().starts_with("tungstenite::")
 }
 
 /// A line of [`Format::Json`].
@@ -90,7 +119,6 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use log::Level;
 
     #[test]
     fn a_json_line_has_the_record_and_its_pairs() {

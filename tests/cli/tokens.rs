@@ -81,6 +81,18 @@ fn a_token_that_is_made_here_gets_in_and_does_what_it_grants() {
     );
     assert!(by_file.status.success(), "{}", said(&by_file));
 
+    let everything = infotainer(
+        &["pub", "orders.eu", "hello"],
+        &[
+            ("INFOTAINER_URL", &url),
+            ("INFOTAINER_TOKEN", &token),
+            ("INFOTAINER_LOG", "trace,tungstenite=trace"),
+        ],
+    );
+    let log = said(&everything);
+    assert!(log.contains(" TRACE "), "{log}");
+    assert!(!log.contains(&token[token.len() - 20..]), "{log}");
+
     let refused = infotainer(
         &["pub", "orders.eu", "hello"],
         &[("INFOTAINER_URL", &url), ("INFOTAINER_TOKEN", "nonsense")],

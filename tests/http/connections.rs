@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use crate::support::{Http, Raw, TestServer, eventually};
+use crate::support::{Http, Process, Raw, TestServer, eventually, within};
 
 #[tokio::test]
 async fn requests_of_one_connection_are_answered_in_order_pipelined_or_not() {
@@ -125,4 +129,28 @@ async fn a_stop_answers_what_was_accepted() {
     let mut http = Http::connect(server.address()).await;
     let meta = http.get("/v1/subscriptions/orders").await.json(200);
     assert!(meta["last_sequence"].as_u64().unwrap() >= accepted);
+}
+
+#[tokio::test]
+async fn what_strangers_send_is_no_error_of_the_server() {
+    let mut server = Process::start(&[("LOG", "info")]);
+    for request in [
+        "\u{1}nothing\r\n\r\n",
+        "POST /v1/publications HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("the end", stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    server.signal("-TERM");
+    server.exited().await;
+    let said = server.said();
+    assert!(
+        said.contains("SIGTERM") && !said.contains("ERROR"),
+        "{said}"
+    );
 }

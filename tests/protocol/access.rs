@@ -589,7 +589,8 @@ async fn a_revoked_key_ends_its_connections_when_the_file_is_read_again() {
 
 #[tokio::test]
 async fn no_log_line_holds_a_token_or_a_secret() {
-    let mut server = Process::start(&[("JWT_SECRET", SECRET), ("LOG", "trace")]);
+    let everything = "trace,actix_http=trace,actix_server=trace";
+    let mut server = Process::start(&[("JWT_SECRET", SECRET), ("LOG", everything)]);
     let good = token("alice", all());
     for headers in [vec![bearer(&good)], vec![offer(&good)], vec![]] {
         let mut client = Client::upgrade(server.address(), "/ws", &headers)
