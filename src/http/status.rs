@@ -209,14 +209,15 @@ fn is_of_this_machine(request: &HttpRequest) -> bool {
 /// Whether the request has a token that grants to manage every subscription.
 fn manages_all(request: &HttpRequest, authenticator: &Authenticator) -> bool {
     let value = request.headers().get(header::AUTHORIZATION);
-    let token = value.and_then(|value| value.to_str().ok()).and_then(bearer);
-    let Some(token) = token.filter(|_| !authenticator.is_open()) else {
+    let Some(value) = value.filter(|_| !authenticator.is_open()) else {
         return false;
     };
-    authenticator.authenticate(token).is_ok_and(|principal| {
-        let managed = principal.permissions.of(Permission::Manage);
-        managed.contains(&Pattern::Every)
-    })
+    authenticator
+        .authenticate(bearer(value))
+        .is_ok_and(|principal| {
+            let managed = principal.permissions.of(Permission::Manage);
+            managed.contains(&Pattern::Every)
+        })
 }
 
 fn wants_json(request: &HttpRequest) -> bool {

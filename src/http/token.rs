@@ -3,7 +3,7 @@
 //! Owns the two places: `Authorization: Bearer`, and, for browsers, which can set no header, the subprotocol `infotainer.bearer.` with the token
 //! in base64url. Neither is ever said back or logged.
 
-use actix_http::header::{self, HeaderMap};
+use actix_http::header::{self, HeaderMap, HeaderValue};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::handshake::{Refusal, elements};
@@ -34,17 +34,14 @@ pub(super) fn admission(
     }
     match given {
         (None, None) => Ok(Admission::Awaited),
-        (Some(value), None) => value
-            .to_str()
-            .ok()
-            .and_then(bearer)
-            .and_then(|token| authenticator.authenticate(token).ok())
+        (Some(value), None) => authenticator
+            .authenticate(bearer(value))
             .map(Admission::Granted)
-            .ok_or(Refusal::Unauthorized),
+            .map_err(|_| Refusal::Unauthorized),
         (None, Some(encoded)) => {
             let token = URL_SAFE_NO_PAD.decode(encoded).ok();
             let token = token.and_then(|token| String::from_utf8(token).ok());
-            let principal = token.and_then(|token| authenticator.authenticate(&token).ok());
+            let principal = authenticator.authenticate(&token.unwrap_or_default());
             // A page can't see why a handshake failed, only with which code a connection is closed.
             Ok(principal.map_or(Admission::Refused, Admission::Granted))
         }
@@ -52,10 +49,12 @@ pub(super) fn admission(
     }
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750, section 2.1).
-pub(super) fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_matches(' '))
+/// The token of `Authorization: Bearer` (RFC 6750, section 2.1). Of what is something else, an empty one: it is judged, and counted, as a token
+/// that is not good.
+pub(super) fn bearer(value: &HeaderValue) -> &str {
+    let told = value.to_str().ok().and_then(|value| value.split_once(' '));
+    match told {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_matches(' '),
+        Some(_) | None => "",
+    }
 }

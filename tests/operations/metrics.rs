@@ -312,7 +312,7 @@ async fn who_is_not_let_in_is_counted_and_who_may_manage_everything_may_read_tha
     file.write(&path).unwrap();
     let server = TestServer::with(|config| config.credentials.api_keys_file = Some(path.clone()));
     let at = server.address();
-    for wrong in ["Bearer nobody made this", "Bearer a.b.c"] {
+    for wrong in ["Bearer nobody made this", "Bearer a.b.c", "Basic YTpi"] {
         let refused = handshake(at, "/ws", &[("Authorization", wrong)]).await;
         assert_eq!(refused.status, 401);
     }
@@ -320,14 +320,22 @@ async fn who_is_not_let_in_is_counted_and_who_may_manage_everything_may_read_tha
         at,
         "infotainer_auth_failures_total",
         &[("reason", "invalid")],
-        2.0,
+        3.0,
+    )
+    .await;
+    assert_eq!(get(at, "/v1/subscriptions").await.0, 401);
+    told(
+        at,
+        "infotainer_auth_failures_total",
+        &[("reason", "missing")],
+        1.0,
     )
     .await;
     told(
         at,
         "infotainer_handshakes_refused_total",
         &[("reason", "not-authorized")],
-        2.0,
+        3.0,
     )
     .await;
     for (token, status) in [(&all, 200), (&none, 403)] {

@@ -39,6 +39,7 @@ use crate::{
     config::Config,
     connection::Permit,
     domain::Principal,
+    metrics::labels::AuthFailure,
     protocol::{
         ClientCommand, Request, SERVER, ServerError, ServerResponse,
         codec::{encode_request, encode_value},
@@ -88,11 +89,13 @@ impl Api {
         }
         let mut given = request.headers().get_all(header::AUTHORIZATION);
         let (Some(value), None) = (given.next(), given.next()) else {
+            let failures = authenticator.failures();
+            failures.of(AuthFailure::Missing).add_one();
             return Err(Problem::unauthorized(false));
         };
-        let token = value.to_str().ok().and_then(bearer);
-        let principal = token.and_then(|token| authenticator.authenticate(token).ok());
-        principal.ok_or_else(|| Problem::unauthorized(true))
+        authenticator
+            .authenticate(bearer(value))
+            .map_err(|_| Problem::unauthorized(true))
     }
 
     /// The link of the connection that `request` came by, or a new one.
