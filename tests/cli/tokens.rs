@@ -86,7 +86,7 @@ fn a_token_that_is_made_here_gets_in_and_does_what_it_grants() {
         &[
             ("INFOTAINER_URL", &url),
             ("INFOTAINER_TOKEN", &token),
-            ("INFOTAINER_LOG", "trace,tungstenite=trace"),
+            ("RUST_LOG", "trace,tungstenite=trace"),
         ],
     );
     let log = said(&everything);
