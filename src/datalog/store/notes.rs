@@ -122,43 +122,46 @@ pub(super) fn format(id: Uuid) -> String {
     with_checksum(format!("{FORMAT}\n{id}\n"))
 }
 
-/// None at all if there are none.
 fn unsealed_line(unsealed: &[u64]) -> String {
-    let numbers: Vec<_> = unsealed.iter().map(u64::to_string).collect();
-    match numbers.is_empty() {
-        true => String::new(),
-        false => format!("{UNSEALED}{}\n", numbers.join(" ")),
-    }
+    line(UNSEALED, unsealed.iter().map(u64::to_string))
 }
 
 /// What [`unsealed_line`] said. The first servers wrote none.
 fn read_unsealed(text: &str) -> Vec<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(UNSEALED));
-    let numbers = line.unwrap_or_default().split(' ');
+    let numbers = items(text, UNSEALED);
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
-/// None at all if there are none.
 fn uncut_line(uncut: &[Uncut]) -> String {
-    let tails = uncut
-        .iter()
-        .map(|(generation, start)| format!("{generation}:{start}"));
-    let tails: Vec<_> = tails.collect();
-    match tails.is_empty() {
-        true => String::new(),
-        false => format!("{UNCUT}{}\n", tails.join(" ")),
-    }
+    let tails = uncut.iter();
+    line(
+        UNCUT,
+        tails.map(|(generation, start)| format!("{generation}:{start}")),
+    )
 }
 
 /// What [`uncut_line`] said.
 fn read_uncut(text: &str) -> Vec<Uncut> {
-    let line = text.lines().find_map(|line| line.strip_prefix(UNCUT));
-    let tails = line.unwrap_or_default().split(' ');
     let tail = |tail: &str| {
         let (generation, start) = tail.split_once(':')?;
         Some((generation.parse().ok()?, start.parse().ok()?))
     };
-    tails.filter_map(tail).collect()
+    items(text, UNCUT).filter_map(tail).collect()
+}
+
+/// A line of items behind a word; none at all if there are none.
+fn line(word: &str, items: impl Iterator<Item = String>) -> String {
+    let items: Vec<_> = items.collect();
+    match items.is_empty() {
+        true => String::new(),
+        false => format!("{word}{}\n", items.join(" ")),
+    }
+}
+
+/// The items of the line that begins with `word`.
+fn items<'a>(text: &'a str, word: &str) -> impl Iterator<Item = &'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(word));
+    line.unwrap_or_default().split(' ')
 }
 
 pub(super) fn read_or_make_format(dir: &Path) -> Result<Uuid, OpenError> {
