@@ -22,7 +22,7 @@ use crate::{
         catalogue::Catalogue,
         journal::{
             format::{Batch, BatchBuilder, BatchHeader},
-            scan,
+            newest_generation, scan_of,
         },
         recovery::fuzzing::{Journals, replay_journals},
         sample::{chunk, read},
@@ -342,8 +342,11 @@ fn damaged_run(bench: &Bench, input: &mut Input<'_>) {
 fn kept_batches(run: &Run<'_>, originals: &[Vec<u8>]) -> BTreeSet<u64> {
     let mut kept = BTreeSet::new();
     let mut last = FIRST_BATCH - 1;
+    let generation = |file: &File| newest_generation(&file.bytes, run.store.id(), SEALED);
+    let newest = run.files.iter().map(generation).max().flatten();
     for file in &run.files {
-        let found = scan(&file.bytes, run.store.id(), SEALED, last);
+        let may_be_torn = |_| generation(file) == newest;
+        let found = scan_of(&file.bytes, run.store.id(), SEALED, last, may_be_torn);
         for span in found.spans {
             let mut at = span.start;
             while at < span.end {

@@ -24,7 +24,7 @@ use std::{
 };
 
 use format::{Batch, BatchHeader};
-pub(crate) use replay::{Scan, newest_generation, scan};
+pub(crate) use replay::{Scan, newest_generation, scan, scan_of};
 use uuid::Uuid;
 pub(crate) use writer::JournalWriter;
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  | batch 7 | batch 8 | torn 9 | zeros or an earlier generation     a torn tail: nobody was told that 9 is durable
-//!  | batch 7 | ??????? | batch 9, synced through 7 | ...             torn as well: 8 and 9 were never synced
+//!  | batch 7 | ??????? | batch 9, synced through 7 | ...             torn as well: 8 and 9 were never synced, unless the journal
+//!                                                                   is known to have been synced whole when it ended
 //!  | batch 7 | ??????? | batch 9, synced through 8 | ...             damage: 8 was durable once
 //! ```
 
@@ -40,6 +41,17 @@ impl Scan {
 ///
 /// `before` is the number of the last batch in front of this journal, as far as it is known.
 pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) -> Scan {
+    scan_of(bytes, store, sealed_through, before, |_| true)
+}
+
+/// The same, where it is known of every place but some that no torn tail begins there: the journal was synced whole.
+pub(crate) fn scan_of(
+    bytes: &[u8],
+    store: Uuid,
+    sealed_through: u64,
+    before: u64,
+    may_be_torn: impl Fn(usize) -> bool,
+) -> Scan {
     let Some(generation) = newest_generation(bytes, store, sealed_through) else {
         return Scan::default();
     };
@@ -70,7 +82,7 @@ pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) 
             end = end_of(&batch, offset, bytes);
             batch.header.synced_through > last
         });
-        if !was_synced {
+        if !was_synced && may_be_torn(at) {
             scan.torn = Some(at..end);
             return scan;
         }

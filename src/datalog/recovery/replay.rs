@@ -15,7 +15,7 @@ use crate::{
         journal::{
             JournalFile, Scan, Unsealed,
             format::{Batch, RecordView},
-            newest_generation, scan,
+            newest_generation, scan_of,
         },
         segment::RunDescriptor,
         store::{During, Found, Store, Uncut, ignore_full, is_disk_full},
@@ -80,23 +80,25 @@ impl<'a> Replay<'a> {
         if began.is_some_and(|generation| generation >= found.generation) {
             self.last_batch = self.last_batch.max(found.batch.saturating_sub(1));
         }
-        let scan = scan(&bytes, self.store.id(), sealed_through, self.last_batch);
-        let generation = scan.generation.unwrap_or_default();
+        let generation = began.unwrap_or_default();
+        // Earlier runs' journals were looked at, and cut, by the start of the last one; and none is begun before the last is synced.
+        let is_earlier = generation < found.generation;
+        let is_of_earlier = !found.unclean || is_earlier;
+        // What a power cut left of a generation whose first batch it took, so that the file began with one that is sealed, and was
+        // used again.
+        let is_left = is_earlier && !found.unsealed.contains(&generation);
+        let is_uncut = |start: usize| found.uncut.contains(&(generation, start as u64));
+        let may_be_torn = |start| is_newest && !is_of_earlier || is_left || is_uncut(start);
+        let (store, before) = (self.store.id(), self.last_batch);
+        let scan = scan_of(&bytes, store, sealed_through, before, may_be_torn);
         let is_cut = self.cut(&file, generation, &bytes, &scan)?;
         let end = scan.spans.last().map_or(0, |span| span.end);
         self.torn
             .erase_in_used(&file, generation, end)
             .during(|| format!("cutting {}", file.path().display()))?;
-        // Earlier runs' journals were looked at, and cut, by the start of the last one.
-        let is_earlier = generation < found.generation;
-        // A batch that a power cut left of a generation whose first one it took, so that the file began with one that is sealed, and was
-        // used again.
-        let is_leftover =
-            is_earlier && scan.spans.is_empty() && !found.unsealed.contains(&generation);
-        let is_uncut = |torn: &Range<usize>| found.uncut.contains(&(generation, torn.start as u64));
-        let is_damaged_tail = (!found.unclean || is_earlier)
-            && !is_leftover
-            && scan.torn.as_ref().is_some_and(|it| !is_uncut(it));
+        let is_damaged_tail = is_of_earlier
+            && !(is_left && scan.spans.is_empty())
+            && scan.torn.as_ref().is_some_and(|it| !is_uncut(it.start));
         let tail = format!("the end of {} is damaged", file.path().display());
         if scan.spans.is_empty() && is_cut {
             // What lacks then is noticed at the end.

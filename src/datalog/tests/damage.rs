@@ -250,6 +250,37 @@ fn damage_at_the_end_of_a_journal_is_seen_by_the_one_behind_it() {
     assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
 }
 
+/// Nothing in it said that it was synced, and everything behind the damage was cut.
+#[test]
+fn damage_in_a_journal_that_was_synced_at_its_end_only_costs_its_batch() {
+    for is_orderly in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path());
+        log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
+            .unwrap();
+        log.end_journal();
+        log.settle();
+        // Nothing is sealed.
+        log.backlog().pretend_room(0);
+        log.write(&[chunk(ONE, 1, 10)]).unwrap();
+        let (path, end) = journal_of(dir.path(), ONE, 1);
+        log.write(&[chunk(TWO, 1, 10)]).unwrap();
+        log.write(&[chunk(TWO, 11, 20)]).unwrap();
+        log.end_journal();
+        append(&mut log, TWO, 21, 30);
+        match is_orderly {
+            true => log.close().unwrap(),
+            false => drop(log),
+        }
+        flip(&path, end / 2);
+        let (log, recovered) = open(dir.path());
+        assert_eq!(recovered.uncertain, vec![ONE]);
+        assert_eq!(recovered.report.damage.len(), 1);
+        assert_eq!(check_told(&log, &recovered, ONE, 10), 10);
+        assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
+    }
+}
+
 /// What was left of the beginning said that the file was in use by a generation to come, and that this one's end was gone.
 #[test]
 fn damaged_beginning_of_a_journal_is_told_once() {
