@@ -27,7 +27,7 @@ use super::{
     StateMap,
     background::Holdings,
     index::Index,
-    journal::{JournalFile, Unsealed, newest_generation, scan},
+    journal::{JournalFile, Unsealed, newest_generation, scan_of},
     pace::Pace,
     segment::RunDescriptor,
     store::{During, Store, Uncut},
@@ -207,7 +207,9 @@ fn last_sealed_batch(store: &Store, free: &[JournalFile]) -> Result<u64, OpenErr
     };
     let file = free.iter().find(|file| file.number() == number);
     let bytes = file.map(read).transpose()?.unwrap_or_default();
-    let found = scan(&bytes, store.id(), generation.saturating_sub(1), 0);
+    let found = scan_of(&bytes, store.id(), generation.saturating_sub(1), 0, |_| {
+        false
+    });
     Ok(found.numbers.map_or(0, |(_, last)| last))
 }
 
