@@ -45,6 +45,8 @@ pub(crate) struct StateLog {
     is_damaged: bool,
     /// Where the last whole batch is, as it was found.
     last: Range<u64>,
+    /// That one may not be on the disk, though it is read.
+    is_last_volatile: bool,
     /// What lies behind the last whole batch, until it is overwritten.
     torn: Option<Range<u64>>,
     /// It was written anew, and a power cut may bring back what had its name before.
@@ -105,6 +107,7 @@ impl StateLog {
             end: End::default(),
             is_damaged: false,
             last: 0..0,
+            is_last_volatile: false,
             torn: None,
             is_name_volatile: false,
             builder: BatchBuilder::new(),
@@ -144,11 +147,14 @@ impl StateLog {
     /// Writes the last batch that was found once more, synced: if its sync failed, what is read of it may not be on the disk.
     ///
     /// # Errors
-    /// If it can't be read or written.
-    pub(crate) fn write_again(&self) -> io::Result<()> {
+    /// If it can't be read or written. That is made up for before anything is appended.
+    pub(crate) fn write_again(&mut self) -> io::Result<()> {
+        self.is_last_volatile = true;
         let last = self.read(self.last.clone())?;
         self.file.write_all_at(&last, self.last.start)?;
-        self.file.sync_all()
+        self.file.sync_all()?;
+        self.is_last_volatile = false;
+        Ok(())
     }
 
     /// Appends the state records of a sealed journal, even if there are none, and syncs them. Where it tells of that generation already,
@@ -157,6 +163,9 @@ impl StateLog {
     /// # Errors
     /// If it can't be written. What is there then is a torn end.
     pub(crate) fn append(&mut self, generation: u64, records: &[Record]) -> io::Result<()> {
+        if self.is_last_volatile {
+            self.write_again()?;
+        }
         if generation <= self.end.generation {
             return Ok(());
         }
@@ -315,7 +324,7 @@ impl StateLog {
         disk::rename(&path, &self.path)?;
         // What was open has no name now.
         (self.file, self.end) = (file, end);
-        (self.torn, self.is_damaged) = (None, false);
+        (self.torn, self.is_damaged, self.is_last_volatile) = (None, false, false);
         self.is_name_volatile = true;
         Ok(self.sync_name()?)
     }
@@ -584,6 +593,32 @@ mod tests {
         }
     }
 
+    /// Its append was taken for done by the seal that came next, since it could be read.
+    #[test]
+    fn append_that_failed_and_found_no_room_at_the_start_is_made_up_for_before_the_next() {
+        let disk = simulated::Disk::new(1);
+        let dir = disk.dir();
+        disk::create_dir_all(&dir).unwrap();
+        disk::sync_dir(dir.parent().unwrap()).unwrap();
+        let mut log = three(&dir);
+        disk::sync_dir(&dir).unwrap();
+        disk.fail(simulated::Call::Sync, 0);
+        log.append(4, &[put(4)]).unwrap_err();
+        let mut log = StateLog::open(&dir, STORE).unwrap();
+        assert_eq!(log.generation(), 4);
+        disk.fail(simulated::Call::Write, 0);
+        log.write_again().unwrap_err();
+        disk.fail(simulated::Call::Write, 0);
+        log.append(4, &[put(4)]).unwrap_err();
+        log.append(4, &[put(4)]).unwrap();
+        disk.end(simulated::End::PowerCut);
+        drop(log);
+        disk.revive();
+        let log = StateLog::open(&dir, STORE).unwrap();
+        assert_eq!(log.generation(), 4);
+        assert_eq!(replay(&log).0.last(), Some(&put(4)));
+    }
+
     /// The backup lacked what was damaged.
     #[test]
     fn damage_is_made_good_in_what_a_backup_takes_also_of_a_log_that_is_ahead() {
@@ -621,7 +656,7 @@ mod tests {
         assert!(begin_of_last + unpadded < whole.len());
         for cut in begin_of_last + unpadded..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let log = StateLog::open(dir.path(), STORE).unwrap();
+            let mut log = StateLog::open(dir.path(), STORE).unwrap();
             assert_eq!(log.generation(), 3, "cut at {cut}");
             assert!(!log.is_damaged() && log.torn().unwrap().is_none());
             assert_eq!(log.generations_above(2).unwrap(), Some(vec![3]));

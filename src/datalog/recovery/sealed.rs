@@ -142,9 +142,9 @@ fn open_state_log(store: &Store) -> io::Result<StateLog> {
     if store.is_stand_in() {
         return StateLog::look(&store.state_dir(), store.id());
     }
-    let state_log = StateLog::open(&store.state_dir(), store.id())?;
+    let mut state_log = StateLog::open(&store.state_dir(), store.id())?;
     if store.found().unclean {
-        // On a full disk of a kind that writes nothing in place there is no room for it.
+        // On a full disk of a kind that writes nothing in place there is no room for it yet.
         state_log.write_again().or_else(ignore_full)?;
     }
     Ok(state_log)
