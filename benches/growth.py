@@ -7,7 +7,7 @@
 
 Each row is a server of its own with an empty data directory. What is stored is published Synced by 64 connections with 32 in flight,
 128 bytes each; then the server is killed with SIGKILL and started again on what it left. "Memory" is what is resident.
-"Each" is what one more costs: the difference to the row before, by the difference of the numbers.
+The last line is the slope: what so many more cost, as the difference of the last two rows says.
 
 With --check it ends with 1 if memory grows with what is stored. Times are told and never judged.
 """
@@ -36,6 +36,8 @@ SETTLE_SECONDS = 600
 
 # Publications over all subscriptions of a row, by turns.
 SPREAD = 1_000_000
+
+THOUSAND, MILLION = 1_000, 1_000_000
 
 # What --check allows: bytes of memory for each publication stored.
 MEMORY_EACH = 8
@@ -195,23 +197,23 @@ def connected(program: str, count: int) -> Row:
         }
 
 
-def each(rows: Sequence[Row], key: str, place: int) -> str:
-    """What one more costs in bytes, since the row before."""
-    if place == 0:
-        return ""
-    row, before = rows[place], rows[place - 1]
-    return f"{(row[key] - before[key]) / (row['count'] - before['count']):,.1f} B"
+def slope(rows: Sequence[Row], key: str, more: int = 1) -> float:
+    """What so many more cost, from the row before the last to the last."""
+    if len(rows) < 2:
+        return 0.0
+    before, last = rows[-2:]
+    return more * (last[key] - before[key]) / (last["count"] - before["count"])
 
 
 def mebibytes(bytes_: float) -> str:
     return f"{bytes_ / (1 << 20):,.1f} MiB"
 
 
-def table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+def table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], last: Sequence[str]) -> None:
     print(f"\n{title}\n")
     print("| " + " | ".join(heads) + " |")
     print("| " + " | ".join("---" for _ in heads) + " |")
-    for line in lines:
+    for line in [*lines, last]:
         print("| " + " | ".join(line) + " |")
 
 
@@ -242,41 +244,46 @@ def main() -> int:
     table(
         "Stored publications, in one subscription",
         ["stored", "acknowledged/s", "CPU each", "p99", "start after kill -9", "batches replayed",
-         "memory after it", "memory at rest", "each", "disk each"],
+         "memory after it", "memory at rest", "disk each"],
         [
             [
                 f"{row['count']:,.0f}", f"{row['per_second']:,.0f}", f"{row['cpu']:.2f} us", f"{row['p99']:.1f} ms",
                 f"{row['killed']:.2f} s", f"{row['replayed']:,.0f}", mebibytes(row["resident"]),
-                mebibytes(row["settled"]), each(rows, "settled", place), f"{row['disk'] / row['count']:,.0f} B",
+                mebibytes(row["settled"]), f"{row['disk'] / row['count']:,.0f} B",
             ]
-            for place, row in enumerate(rows)
+            for row in rows
         ],
+        ["each million more", "", f"{slope(rows, 'cpu', MILLION) * 1000:+,.0f} ns", "",
+         f"{slope(rows, 'killed', MILLION) * 1000:+,.1f} ms", "", "",
+         f"{slope(rows, 'settled', MILLION) / 1024:+,.0f} KiB", f"{slope(rows, 'disk'):,.0f} B"],
     )  # fmt: skip
     grown = []
-    for before, row in pairwise(rows):
-        slope = (row["settled"] - before["settled"]) / (row["count"] - before["count"])
-        if slope > MEMORY_EACH:
-            grown.append(f"{slope:.1f} bytes of memory for each stored publication, not {MEMORY_EACH}")
+    for pair in pairwise(rows):
+        memory = slope(pair, "settled")
+        if memory > MEMORY_EACH:
+            grown.append(f"{memory:.1f} bytes of memory for each stored publication, not {MEMORY_EACH}")
 
     rows = [subscribed(program, count) for count in arguments.subscriptions]
     table(
         f"Subscriptions, with {SPREAD:,} publications in all",
-        ["subscriptions", "CPU for a publication", "start after kill -9", "memory at rest", "each"],
+        ["subscriptions", "CPU for a publication", "start after kill -9", "memory at rest"],
         [
-            [f"{row['count']:,.0f}", f"{row['cpu']:.2f} us", f"{row['killed']:.2f} s", mebibytes(row["settled"]),
-             each(rows, "settled", place)]
-            for place, row in enumerate(rows)
+            [f"{row['count']:,.0f}", f"{row['cpu']:.2f} us", f"{row['killed']:.2f} s", mebibytes(row["settled"])]
+            for row in rows
         ],
+        ["each thousand more", f"{slope(rows, 'cpu', THOUSAND) * 1000:+,.0f} ns", f"{slope(rows, 'killed', THOUSAND) * 1000:+,.1f} ms",
+         f"{slope(rows, 'settled'):+,.0f} B each"],
     )  # fmt: skip
 
     rows = [connected(program, count) for count in arguments.connections]
     table(
         "Connections, each with 10 of 1,000 subscriptions",
-        ["connections", "memory", "each", "CPU in 5 idle seconds"],
+        ["connections", "memory", "CPU in 5 idle seconds"],
         [
-            [f"{row['count']:,.0f}", mebibytes(row["settled"]), each(rows, "settled", place), f"{row['idle']:.2f} s"]
-            for place, row in enumerate(rows)
+            [f"{row['count']:,.0f}", mebibytes(row["settled"]), f"{row['idle']:.2f} s"]
+            for row in rows
         ],
+        ["each thousand more", f"{slope(rows, 'settled'):+,.0f} B each", f"{slope(rows, 'idle', THOUSAND) * 1000:+,.1f} ms"],
     )  # fmt: skip
     for what in grown if arguments.check else []:
         print(f"growth.py: {what}", file=sys.stderr)

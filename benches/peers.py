@@ -72,6 +72,7 @@ def infotainer(durability: str) -> Peer:
             *("--data-dir", str(place.data), "--durability", durability),
             *("--max-connections", str(CONNECTIONS), "--log", "warn"),
         ],
+        prepare=opened,
         stored=infotainer_stored,
     )
 
@@ -109,6 +110,11 @@ def number_behind(key: str, message: bytes) -> int:
         return kind
     width = 1 << (kind - 24)
     return int.from_bytes(message[at + 1 : at + 1 + width], "big")
+
+
+def opened(place: Place) -> None:
+    """Waits for an answer: connections are taken before the data directory is open, which takes memory of its own."""
+    infotainer_stored(place)
 
 
 def infotainer_stored(place: Place) -> int | None:
