@@ -1,5 +1,7 @@
 //! A subscription's settings: what was set, what is in force.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
@@ -28,7 +30,7 @@ pub struct Defaults {
 pub struct Settings {
     /// The name by which it was first called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
     /// `None`: the server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Box<Retention>>,
@@ -57,7 +59,7 @@ pub struct QueueSettings {
 pub struct DeadLetterTarget {
     pub id: SubscriptionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
 }
 
 impl QueueSettings {
@@ -94,7 +96,7 @@ impl Settings {
     pub fn made(
         patch: &SettingsPatch,
         kind: Kind,
-        name: Option<Box<str>>,
+        name: Option<Arc<str>>,
         defaults: &Defaults,
     ) -> Result<Self, ServerError> {
         check_kind(patch, kind)?;

@@ -1,6 +1,6 @@
 //! What clients ask for (protocol, section 4).
 
-use std::{fmt, str::FromStr};
+use std::{cell::RefCell, fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 
@@ -100,7 +100,7 @@ pub struct SubscriptionReference {
     /// The id, given or of the name.
     pub id: SubscriptionId,
     /// The name, if one was given.
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
 }
 
 impl SubscriptionReference {
@@ -141,17 +141,22 @@ impl From<&str> for SubscriptionReference {
 #[error("a name has 1 to 255 bytes and no control characters")]
 pub struct BadName;
 
-/// As [`From`], but names are judged.
+thread_local! {
+    /// What the last text stood for.
+    static LAST: RefCell<Option<SubscriptionReference>> = const { RefCell::new(None) };
+}
+
+/// As [`From`], but names are judged. One that comes again and again, as in what a publisher sends, is judged and hashed once.
 impl FromStr for SubscriptionReference {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
-        // None that is no name is a UUID.
-        if is_name(text) {
-            Ok(text.into())
-        } else {
-            Err(BadName)
-        }
+        LAST.with_borrow_mut(|last| match last {
+            Some(known) if known.name.as_deref() == Some(text) => Ok(known.clone()),
+            // None that is no name is a UUID.
+            _ if is_name(text) => Ok(last.insert(text.into()).clone()),
+            _ => Err(BadName),
+        })
     }
 }
 
@@ -393,6 +398,22 @@ mod tests {
         assert!(of(&"x".repeat(255)).is_ok());
         for text in ["", "a\0", "\u{85}", &"x".repeat(256)] {
             assert_eq!(of(text), Err(BadName), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_stands_for_the_same_whatever_came_before_it() {
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        let of = |text: &str| text.parse::<SubscriptionReference>().ok();
+        for before in ["news", "new", "", id, "newsy"] {
+            for text in ["news", "new", "", id, "newsy"] {
+                of(before);
+                assert_eq!(
+                    of(text),
+                    is_name(text).then(|| text.into()),
+                    "{text:?} behind {before:?}"
+                );
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the server says (protocol, section 5).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -168,7 +168,7 @@ pub struct SubscriptionMeta {
 #[allow(missing_docs, reason = "the fields are those of the protocol's text")]
 pub struct ShownSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
     pub retention: Retention,
     pub durability: Durability,
     #[serde(skip_serializing_if = "Option::is_none")]

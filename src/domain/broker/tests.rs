@@ -766,7 +766,7 @@ fn the_first_name_used_is_shown_and_stays() {
     let shown = |bench: &mut Bench| match bench
         .call(ALICE, ClientCommand::GetSubscription(unnamed.clone()))
     {
-        ServerResponse::SubscriptionMeta(meta) => meta.settings.name.map(String::from),
+        ServerResponse::SubscriptionMeta(meta) => meta.settings.name.as_deref().map(String::from),
         other => panic!("{other:?}"),
     };
     bench.call(

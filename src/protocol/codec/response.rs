@@ -3,7 +3,7 @@
 //! What a server sends is as little trusted as what a client sends: the same bounded scan comes first, and nothing here panics
 //! on any bytes. Fields and responses that are not known are ignored, since a later server may have more of them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
@@ -460,7 +460,7 @@ fn shown_settings(fields: &Fields<'_>) -> Result<ShownSettings, Failure> {
         }
     };
     Ok(ShownSettings {
-        name: name.optional(Field::text)?,
+        name: name.optional(Field::text)?.map(Arc::from),
         retention,
         durability: durability.required(Field::durability, Field::TEXT)?,
         ack_timeout: ack_timeout.optional(Field::natural)?,
