@@ -27,7 +27,7 @@ use super::{
     StateMap,
     background::Holdings,
     index::Index,
-    journal::{JournalFile, Unsealed, newest_generation, scan_of},
+    journal::{JournalFile, Unsealed, newest_generation, scan},
     pace::Pace,
     segment::RunDescriptor,
     store::{During, Store, Uncut},
@@ -151,7 +151,6 @@ fn replay_all(
     used: Used,
     sealed_through: u64,
 ) -> Result<(Vec<Unsealed>, Vec<JournalFile>), OpenError> {
-    let newest = used.last().map(|(generation, _)| *generation);
     let mut gone: Vec<_> = replay.found().unsealed.clone();
     gone.retain(|generation| {
         let is_there = used.iter().any(|(there, _)| there == generation);
@@ -159,11 +158,12 @@ fn replay_all(
     });
     let mut gone = gone.into_iter().peekable();
     let (mut unsealed, mut empty) = (Vec::new(), Vec::new());
-    for (generation, file) in used {
+    let mut used = used.into_iter().peekable();
+    while let Some((generation, file)) = used.next() {
         while let Some(gone) = gone.next_if(|gone| *gone < generation) {
             replay.gone(gone);
         }
-        match replay.journal(file, sealed_through, newest == Some(generation))? {
+        match replay.journal(file, sealed_through, used.peek())? {
             Ok(journal) => unsealed.push(journal),
             Err(file) => empty.push(file),
         }
@@ -207,9 +207,7 @@ fn last_sealed_batch(store: &Store, free: &[JournalFile]) -> Result<u64, OpenErr
     };
     let file = free.iter().find(|file| file.number() == number);
     let bytes = file.map(read).transpose()?.unwrap_or_default();
-    let found = scan_of(&bytes, store.id(), generation.saturating_sub(1), 0, |_| {
-        false
-    });
+    let found = scan(&bytes, store.id(), generation.saturating_sub(1), 0);
     Ok(found.numbers.map_or(0, |(_, last)| last))
 }
 

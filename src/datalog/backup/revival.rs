@@ -12,7 +12,7 @@ use crate::datalog::{
     disk::{self, File},
     journal::{
         format::{ALIGNMENT, adopt},
-        scan_of,
+        scan,
     },
     segment::SegmentId,
     store,
@@ -67,8 +67,7 @@ impl Revival {
                 let mut bytes = Vec::new();
                 content.read_to_end(&mut bytes)?;
                 let (_, before) = self.newest;
-                let sealed = generation.saturating_sub(1);
-                let found = scan_of(&bytes, self.from, sealed, before, |_| false);
+                let found = scan(&bytes, self.from, generation.saturating_sub(1), before);
                 let last = found.numbers.map_or(before, |(_, last)| last);
                 self.newest = (generation, last);
                 self.unsealed.push(generation);

@@ -351,11 +351,23 @@ fn damaged_run(bench: &Bench, input: &mut Input<'_>) {
 fn kept_batches(run: &Run<'_>, originals: &[Vec<u8>]) -> BTreeSet<u64> {
     let mut kept = BTreeSet::new();
     let mut last = FIRST_BATCH - 1;
-    let generation = |file: &File| newest_generation(&file.bytes, run.store.id(), SEALED);
-    let newest = run.files.iter().map(generation).max().flatten();
-    for file in &run.files {
-        let may_be_torn = |_| generation(file) == newest;
-        let found = scan_of(&file.bytes, run.store.id(), SEALED, last, may_be_torn);
+    for (place, file) in run.files.iter().enumerate() {
+        let is_used =
+            |file: &&File| newest_generation(&file.bytes, run.store.id(), SEALED).is_some();
+        let next = run.files[place + 1..].iter().find(is_used);
+        let first = next.and_then(|next| Batch::read(&next.bytes, run.store.id()));
+        let was_synced_through = |number| {
+            first
+                .as_ref()
+                .is_some_and(|first| first.header.number > number)
+        };
+        let found = scan_of(
+            &file.bytes,
+            run.store.id(),
+            SEALED,
+            last,
+            was_synced_through,
+        );
         for span in found.spans {
             let mut at = span.start;
             while at < span.end {

@@ -3,7 +3,7 @@
 //! ```text
 //!  | batch 7 | batch 8 | torn 9 | zeros or an earlier generation     a torn tail: nobody was told that 9 is durable
 //!  | batch 7 | ??????? | batch 9, synced through 7 | ...             torn as well: 8 and 9 were never synced, unless the journal
-//!                                                                   is known to have been synced whole when it ended
+//!                                                                   ended synced: the next one goes on behind 9
 //!  | batch 7 | ??????? | batch 9, synced through 8 | ...             damage: 8 was durable once
 //! ```
 
@@ -41,16 +41,16 @@ impl Scan {
 ///
 /// `before` is the number of the last batch in front of this journal, as far as it is known.
 pub(crate) fn scan(bytes: &[u8], store: Uuid, sealed_through: u64, before: u64) -> Scan {
-    scan_of(bytes, store, sealed_through, before, |_| true)
+    scan_of(bytes, store, sealed_through, before, |_| false)
 }
 
-/// The same, where it is known of every place but some that no torn tail begins there: the journal was synced whole.
+/// The same, where something else may know through which batch the journal was synced when it ended.
 pub(crate) fn scan_of(
     bytes: &[u8],
     store: Uuid,
     sealed_through: u64,
     before: u64,
-    may_be_torn: impl Fn(usize) -> bool,
+    was_synced_through: impl Fn(u64) -> bool,
 ) -> Scan {
     let Some(generation) = newest_generation(bytes, store, sealed_through) else {
         return Scan::default();
@@ -77,12 +77,13 @@ pub(crate) fn scan_of(
             scan.torn = torn(bytes, at, generation);
             return scan;
         };
-        let mut end = at;
+        let (mut end, mut through) = (at, last);
         let was_synced = later.any(|(offset, batch)| {
             end = end_of(&batch, offset, bytes);
+            through = batch.header.number;
             batch.header.synced_through > last
         });
-        if !was_synced && may_be_torn(at) {
+        if !was_synced && !was_synced_through(through) {
             scan.torn = Some(at..end);
             return scan;
         }

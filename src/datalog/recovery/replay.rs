@@ -66,12 +66,13 @@ impl<'a> Replay<'a> {
         self.store.found()
     }
 
-    /// Replays one journal; gives it back if it holds nothing. Of the newest it is not known how the last sync ended.
+    /// Replays one journal; gives it back if it holds nothing. Of the newest, the one without a `next`, it is not known how the last sync
+    /// ended.
     pub(super) fn journal(
         &mut self,
         file: JournalFile,
         sealed_through: u64,
-        is_newest: bool,
+        next: Option<&(u64, JournalFile)>,
     ) -> Result<Result<Unsealed, JournalFile>, OpenError> {
         let bytes = read(&file)?;
         let found = self.store.found();
@@ -81,24 +82,31 @@ impl<'a> Replay<'a> {
             self.last_batch = self.last_batch.max(found.batch.saturating_sub(1));
         }
         let generation = began.unwrap_or_default();
-        // Earlier runs' journals were looked at, and cut, by the start of the last one; and none is begun before the last is synced.
-        let is_earlier = generation < found.generation;
-        let is_of_earlier = !found.unclean || is_earlier;
-        // What a power cut left of a generation whose first batch it took, so that the file began with one that is sealed, and was
-        // used again.
-        let is_left = is_earlier && !found.unsealed.contains(&generation);
-        let is_uncut = |start: usize| found.uncut.contains(&(generation, start as u64));
-        let may_be_torn = |start| is_newest && !is_of_earlier || is_left || is_uncut(start);
+        // The next one was begun when all of this one was synced, and goes on behind that. What was never synced, and left there for want of
+        // room or with the first batch gone, has numbers that were given again.
+        let was_synced_through = |number| match next {
+            Some(next) => self.first_batch(next).is_some_and(|first| first > number),
+            None => found
+                .ended
+                .is_some_and(|ended| ended >= (generation, number)),
+        };
         let (store, before) = (self.store.id(), self.last_batch);
-        let scan = scan_of(&bytes, store, sealed_through, before, may_be_torn);
+        let scan = scan_of(&bytes, store, sealed_through, before, was_synced_through);
         let is_cut = self.cut(&file, generation, &bytes, &scan)?;
         let end = scan.spans.last().map_or(0, |span| span.end);
         self.torn
             .erase_in_used(&file, generation, end)
             .during(|| format!("cutting {}", file.path().display()))?;
-        let is_damaged_tail = is_of_earlier
-            && !(is_left && scan.spans.is_empty())
-            && scan.torn.as_ref().is_some_and(|it| !is_uncut(it.start));
+        // Earlier runs' journals were looked at, and cut, by the start of the last one.
+        let is_earlier = generation < found.generation;
+        // A batch that a power cut left of a generation whose first one it took, so that the file began with one that is sealed, and was
+        // used again.
+        let is_leftover =
+            is_earlier && scan.spans.is_empty() && !found.unsealed.contains(&generation);
+        let is_uncut = |torn: &Range<usize>| found.uncut.contains(&(generation, torn.start as u64));
+        let is_damaged_tail = (!found.unclean || is_earlier)
+            && !is_leftover
+            && scan.torn.as_ref().is_some_and(|it| !is_uncut(it));
         let tail = format!("the end of {} is damaged", file.path().display());
         if scan.spans.is_empty() && is_cut {
             // What lacks then is noticed at the end.
@@ -108,7 +116,7 @@ impl<'a> Replay<'a> {
             return Ok(Err(file));
         }
         // A process that ended may have left it to the system, and what comes next relies on it.
-        if is_newest && found.unclean {
+        if next.is_none() && found.unclean {
             file.write_again(&bytes, &scan.spans)
                 .or_else(ignore_full)
                 .during(|| format!("writing {}", file.path().display()))?;
@@ -154,6 +162,13 @@ impl<'a> Replay<'a> {
             spans: scan.spans,
             end,
         }))
+    }
+
+    /// The number of a journal's first batch, if that is whole. What can't be read now can't be read when it is its turn either.
+    fn first_batch(&self, (generation, file): &(u64, JournalFile)) -> Option<u64> {
+        let bytes = read(file).ok()?;
+        let header = Batch::read(&bytes, self.store.id())?.header;
+        (header.generation == *generation).then_some(header.number)
     }
 
     /// A run's generations follow each other: where its last ones are not sealed, the first behind what is sealed has to be there,

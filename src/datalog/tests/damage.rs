@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use super::*;
+use crate::datalog::journal::format::{ALIGNMENT, Batch, BatchBuilder, BatchHeader};
 use crate::protocol::GapCause;
 
 pub(super) const ONE: LogNumber = LogNumber(1);
@@ -253,32 +254,88 @@ fn damage_at_the_end_of_a_journal_is_seen_by_the_one_behind_it() {
 /// Nothing in it said that it was synced, and everything behind the damage was cut.
 #[test]
 fn damage_in_a_journal_that_was_synced_at_its_end_only_costs_its_batch() {
-    for is_orderly in [true, false] {
+    for (is_orderly, note) in [
+        (true, None),
+        (false, None),
+        (true, Some("ended")),
+        (false, Some("running")),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        let (mut log, _) = open(dir.path());
-        log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
-            .unwrap();
-        log.end_journal();
-        log.settle();
-        // Nothing is sealed.
-        log.backlog().pretend_room(0);
-        log.write(&[chunk(ONE, 1, 10)]).unwrap();
-        let (path, end) = journal_of(dir.path(), ONE, 1);
-        log.write(&[chunk(TWO, 1, 10)]).unwrap();
-        log.write(&[chunk(TWO, 11, 20)]).unwrap();
-        log.end_journal();
-        append(&mut log, TWO, 21, 30);
-        match is_orderly {
-            true => log.close().unwrap(),
-            false => drop(log),
-        }
+        let (path, end) = synced_at_its_end_only(dir.path(), is_orderly);
         flip(&path, end / 2);
+        if let Some(note) = note.map(|note| dir.path().join(note)) {
+            // In its checksum.
+            flip(&note, fs::read(&note).unwrap().len() - 2);
+        }
         let (log, recovered) = open(dir.path());
-        assert_eq!(recovered.uncertain, vec![ONE]);
-        assert_eq!(recovered.report.damage.len(), 1);
+        assert!(recovered.uncertain.contains(&ONE));
+        assert_eq!(
+            recovered.report.damage.len(),
+            1 + usize::from(note.is_some())
+        );
         assert_eq!(check_told(&log, &recovered, ONE, 10), 10);
         assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
     }
+}
+
+/// As a start leaves it that has no room to copy it. It came over what was written since.
+#[test]
+fn what_was_never_synced_is_none_of_a_journal_that_another_goes_on_behind() {
+    for note in [None, Some("running")] {
+        let dir = tempfile::tempdir().unwrap();
+        synced_at_its_end_only(dir.path(), false);
+        let (path, _) = journal_of(dir.path(), ONE, 1);
+        let mut bytes = fs::read(&path).unwrap();
+        let format = fs::read_to_string(dir.path().join("format")).unwrap();
+        let store = format.lines().nth(1).unwrap().parse().unwrap();
+        let (mut end, mut last) = (0, None);
+        while let Some(batch) = Batch::read(&bytes[end..], store) {
+            end += batch.len();
+            last = Some(batch.header);
+        }
+        let last = last.unwrap();
+        let mut builder = BatchBuilder::new();
+        builder.push(&chunk(TWO, 21, 25));
+        let header = BatchHeader {
+            // The one in front of it never came to the disk.
+            number: last.number + 2,
+            ..last
+        };
+        let never_synced = builder.finish(store, header);
+        let at = end + 4 * ALIGNMENT;
+        bytes[at..at + never_synced.len()].copy_from_slice(never_synced);
+        fs::write(&path, bytes).unwrap();
+        if let Some(note) = note.map(|note| dir.path().join(note)) {
+            flip(&note, fs::read(&note).unwrap().len() - 2);
+        }
+        let (log, recovered) = open(dir.path());
+        assert_eq!(recovered.report.damage.len(), usize::from(note.is_some()));
+        assert_eq!(check_told(&log, &recovered, ONE, 10), 0);
+        assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
+    }
+}
+
+/// A journal that does not say that anything in it was synced, with a batch of `ONE` and two of `TWO`, in front of another. Its path, and
+/// the end of the first batch.
+fn synced_at_its_end_only(dir: &Path, is_orderly: bool) -> (PathBuf, usize) {
+    let (mut log, _) = open(dir);
+    log.write(&[Record::CreateLog(ONE), Record::CreateLog(TWO)])
+        .unwrap();
+    log.end_journal();
+    log.settle();
+    // Nothing is sealed.
+    log.backlog().pretend_room(0);
+    log.write(&[chunk(ONE, 1, 10)]).unwrap();
+    let first = journal_of(dir, ONE, 1);
+    log.write(&[chunk(TWO, 1, 10)]).unwrap();
+    log.write(&[chunk(TWO, 11, 20)]).unwrap();
+    log.end_journal();
+    append(&mut log, TWO, 21, 30);
+    match is_orderly {
+        true => log.close().unwrap(),
+        false => drop(log),
+    }
+    first
 }
 
 /// What was left of the beginning said that the file was in use by a generation to come, and that this one's end was gone.
