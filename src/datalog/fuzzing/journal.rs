@@ -351,10 +351,14 @@ fn damaged_run(bench: &Bench, input: &mut Input<'_>) {
 fn kept_batches(run: &Run<'_>, originals: &[Vec<u8>]) -> BTreeSet<u64> {
     let mut kept = BTreeSet::new();
     let mut last = FIRST_BATCH - 1;
-    for (place, file) in run.files.iter().enumerate() {
-        let is_used =
-            |file: &&File| newest_generation(&file.bytes, run.store.id(), SEALED).is_some();
-        let next = run.files[place + 1..].iter().find(is_used);
+    let generation = |file: &File| newest_generation(&file.bytes, run.store.id(), SEALED);
+    for file in &run.files {
+        // What is left of another's beginning may say any generation.
+        let later = run
+            .files
+            .iter()
+            .filter(|it| generation(it) > generation(file));
+        let next = later.min_by_key(|file| generation(file));
         let first = next.and_then(|next| Batch::read(&next.bytes, run.store.id()));
         let was_synced_through = |number| {
             first
