@@ -163,7 +163,7 @@ fn replay_all(
         while let Some(gone) = gone.next_if(|gone| *gone < generation) {
             replay.gone(gone);
         }
-        match replay.journal(file, sealed_through, used.peek())? {
+        match replay.journal(file, sealed_through, used.peek().map(|(_, next)| next))? {
             Ok(journal) => unsealed.push(journal),
             Err(file) => empty.push(file),
         }

@@ -509,6 +509,16 @@ mod tests {
         log
     }
 
+    fn three_on_a_disk(seed: u64) -> (simulated::Disk, PathBuf, StateLog) {
+        let disk = simulated::Disk::new(seed);
+        let dir = disk.dir();
+        disk::create_dir_all(&dir).unwrap();
+        disk::sync_dir(dir.parent().unwrap()).unwrap();
+        let log = three(&dir);
+        disk::sync_dir(&dir).unwrap();
+        (disk, dir, log)
+    }
+
     #[test]
     fn what_was_appended_is_replayed_in_order() {
         let dir = tempfile::tempdir().unwrap();
@@ -572,12 +582,7 @@ mod tests {
     fn state_log_whose_new_name_could_not_be_synced_loses_nothing() {
         for seed in 0..20 {
             for end in [simulated::End::Kill, simulated::End::PowerCut] {
-                let disk = simulated::Disk::new(seed);
-                let dir = disk.dir();
-                disk::create_dir_all(&dir).unwrap();
-                disk::sync_dir(dir.parent().unwrap()).unwrap();
-                let mut log = three(&dir);
-                disk::sync_dir(&dir).unwrap();
+                let (disk, dir, mut log) = three_on_a_disk(seed);
                 let catalogue = catalogue_through(&dir, 3);
                 disk.fail(simulated::Call::Sync, 1);
                 log.rewrite(&catalogue, 3).unwrap_err();
@@ -596,12 +601,7 @@ mod tests {
     /// Its append was taken for done by the seal that came next, since it could be read.
     #[test]
     fn append_that_failed_and_found_no_room_at_the_start_is_made_up_for_before_the_next() {
-        let disk = simulated::Disk::new(1);
-        let dir = disk.dir();
-        disk::create_dir_all(&dir).unwrap();
-        disk::sync_dir(dir.parent().unwrap()).unwrap();
-        let mut log = three(&dir);
-        disk::sync_dir(&dir).unwrap();
+        let (disk, dir, mut log) = three_on_a_disk(1);
         disk.fail(simulated::Call::Sync, 0);
         log.append(4, &[put(4)]).unwrap_err();
         let mut log = StateLog::open(&dir, STORE).unwrap();

@@ -142,7 +142,7 @@ impl From<&str> for SubscriptionReference {
 pub struct BadName;
 
 thread_local! {
-    /// What the last text stood for.
+    /// The last name that was given on this thread, and what it stands for.
     static LAST: RefCell<Option<SubscriptionReference>> = const { RefCell::new(None) };
 }
 

@@ -72,7 +72,7 @@ impl<'a> Replay<'a> {
         &mut self,
         file: JournalFile,
         sealed_through: u64,
-        next: Option<&(u64, JournalFile)>,
+        next: Option<&JournalFile>,
     ) -> Result<Result<Unsealed, JournalFile>, OpenError> {
         let bytes = read(&file)?;
         let found = self.store.found();
@@ -84,8 +84,12 @@ impl<'a> Replay<'a> {
         let generation = began.unwrap_or_default();
         // The next one was begun when all of this one was synced, and goes on behind that. What was never synced, and left there for want of
         // room or with the first batch gone, has numbers that were given again.
-        let was_synced_through = |number| match next {
-            Some(next) => self.first_batch(next).is_some_and(|first| first > number),
+        let next_begins = next
+            .map(|next| next.first_batch(self.store.id()))
+            .transpose()
+            .during(|| format!("reading the journal behind {}", file.path().display()))?;
+        let was_synced_through = |number| match &next_begins {
+            Some(first) => first.as_ref().is_some_and(|first| first.number > number),
             None => found
                 .ended
                 .is_some_and(|ended| ended >= (generation, number)),
@@ -162,13 +166,6 @@ impl<'a> Replay<'a> {
             spans: scan.spans,
             end,
         }))
-    }
-
-    /// The number of a journal's first batch, if that is whole. What can't be read now can't be read when it is its turn either.
-    fn first_batch(&self, (generation, file): &(u64, JournalFile)) -> Option<u64> {
-        let bytes = read(file).ok()?;
-        let header = Batch::read(&bytes, self.store.id())?.header;
-        (header.generation == *generation).then_some(header.number)
     }
 
     /// A run's generations follow each other: where its last ones are not sealed, the first behind what is sealed has to be there,

@@ -263,9 +263,8 @@ fn damage_in_a_journal_that_was_synced_at_its_end_only_costs_its_batch() {
         let dir = tempfile::tempdir().unwrap();
         let (path, end) = synced_at_its_end_only(dir.path(), is_orderly);
         flip(&path, end / 2);
-        if let Some(note) = note.map(|note| dir.path().join(note)) {
-            // In its checksum.
-            flip(&note, fs::read(&note).unwrap().len() - 2);
+        if let Some(note) = note {
+            damage_note(dir.path(), note);
         }
         let (log, recovered) = open(dir.path());
         assert!(recovered.uncertain.contains(&ONE));
@@ -305,14 +304,20 @@ fn what_was_never_synced_is_none_of_a_journal_that_another_goes_on_behind() {
         let at = end + 4 * ALIGNMENT;
         bytes[at..at + never_synced.len()].copy_from_slice(never_synced);
         fs::write(&path, bytes).unwrap();
-        if let Some(note) = note.map(|note| dir.path().join(note)) {
-            flip(&note, fs::read(&note).unwrap().len() - 2);
+        if let Some(note) = note {
+            damage_note(dir.path(), note);
         }
         let (log, recovered) = open(dir.path());
         assert_eq!(recovered.report.damage.len(), usize::from(note.is_some()));
         assert_eq!(check_told(&log, &recovered, ONE, 10), 0);
         assert_eq!(check_told(&log, &recovered, TWO, 30), 0);
     }
+}
+
+/// In its checksum: the boot in front of it has none.
+fn damage_note(dir: &Path, name: &str) {
+    let note = dir.join(name);
+    flip(&note, fs::read(&note).unwrap().len() - 2);
 }
 
 /// A journal that does not say that anything in it was synced, with a batch of `ONE` and two of `TWO`, in front of another. Its path, and
